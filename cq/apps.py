@@ -1,0 +1,43 @@
+"""Start-up: import the projects' task modules and register the checks. Touches neither the database nor the channel layer."""
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from django.apps import AppConfig, apps
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+MODULES = ("tasks", "handlers")
+
+
+class CQConfig(AppConfig):
+    """The app `cq`."""
+
+    name = "cq"
+    verbose_name = "CQ"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from cq.checks import check_channel_layer, check_database, check_settings  # needs the app registry
+
+        for check in (check_settings, check_database, check_channel_layer):
+            checks.register(check, "cq")
+        for app in apps.get_app_configs():
+            for module in MODULES:
+                import_if_there(f"{app.name}.{module}")
+
+
+def import_if_there(module: str) -> None:
+    """Import a module of tasks, if there is one; an error inside it is an error of the start-up that names it."""
+    if find_spec(module) is not None:
+        import_tasks(module)
+
+
+def import_tasks(module: str) -> None:
+    """Import a module of tasks; `ImproperlyConfigured` names the one that raised."""
+    try:
+        import_module(module)
+    except Exception as error:
+        raise ImproperlyConfigured(
+            f"The task module {module} could not be imported: {type(error).__name__}: {error}"
+        ) from error

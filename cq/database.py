@@ -1,0 +1,128 @@
+"""The one way to PostgreSQL: which connection holds CQ's tables, and how a statement of `sql.py` is sent over it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from django.db import Error, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import Atomic
+
+from cq.conf import conf
+
+
+def alias() -> str:
+    """Name the database that holds CQ's tables."""
+    return conf().DATABASE
+
+
+def connection() -> BaseDatabaseWrapper:
+    """Return this thread's connection to it."""
+    return connections[alias()]
+
+
+def execute(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """Send one statement; return its rows, or an empty list where it has none."""
+    with connection().cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else []
+
+
+class RoundTrip:
+    """Statements on their way together; their results can be read once they are through."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+
+    def send(self, statement: str, *parameters: Any) -> Any:
+        """Send a statement; return the cursor that will hold its rows."""
+        cursor = psycopg.Cursor(self.raw)
+        cursor.execute(statement, parameters)
+        return cursor
+
+
+@contextmanager
+def round_trip() -> Iterator[RoundTrip]:
+    """Send several statements in one round trip: true together or not at all, or part of the transaction that is open."""
+    own = connection()
+    own.ensure_connection()
+    raw: Any = own.connection
+    is_whole = not own.in_atomic_block
+    with own.wrap_database_errors:
+        try:
+            with raw.pipeline():
+                trip = RoundTrip(raw)
+                if is_whole:
+                    trip.send("BEGIN ISOLATION LEVEL READ COMMITTED")
+                yield trip
+                if is_whole:
+                    trip.send("COMMIT")
+        except BaseException:
+            if is_whole and not raw.closed and _is_open(raw):
+                raw.rollback()
+            raise
+
+
+def _is_open(raw: Any) -> bool:
+    return bool(raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE)
+
+
+def atomic() -> Atomic:
+    """Make what follows true together."""
+    return transaction.atomic(using=alias())
+
+
+def on_commit(effect: Callable[[], object]) -> None:
+    """Do this once the transaction has committed, at once if there is none."""
+    transaction.on_commit(effect, using=alias())
+
+
+def in_transaction() -> bool:
+    """Say whether this thread is inside a transaction of its own making."""
+    return connection().in_atomic_block
+
+
+def slices(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Cut a list so that no statement gets too large."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def use_read_committed() -> None:
+    """Make this thread's connection, which only CQ uses, READ COMMITTED whatever the project's default is."""
+    own = connection()
+    options = {**own.settings_dict["OPTIONS"], "isolation_level": psycopg.IsolationLevel.READ_COMMITTED}
+    own.settings_dict = {**own.settings_dict, "OPTIONS": options}
+    own.close()
+
+
+@contextmanager
+def read_committed() -> Iterator[None]:
+    """Make what follows true together, each statement seeing what was committed before it: the proofs need that."""
+    own = connection()
+    is_whole = not own.in_atomic_block
+    with atomic():
+        if is_whole and own.connection.isolation_level != psycopg.IsolationLevel.READ_COMMITTED:
+            execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        yield
+
+
+def mend() -> None:
+    """Close this thread's connection, whatever state it is in; the next statement opens another."""
+    broken = connection()
+    broken.in_atomic_block = False
+    broken.savepoint_ids = []
+    broken.atomic_blocks = []
+    broken.needs_rollback = False
+    broken.run_on_commit = []
+    broken.closed_in_transaction = False
+    broken.errors_occurred = False
+    try:
+        broken.close()
+    except Error:
+        broken.connection = None
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says in one line; psycopg's texts have several."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,195 @@
+"""What `@task` knows of a function: its options, its signature, and how a call of it becomes a row."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import FunctionType
+from typing import Any
+
+from cq import codec
+from cq.conf import conf
+from cq.exceptions import InvalidArguments, InvalidOption
+from cq.new import NewTask
+from cq.options import KEPT, check_priority, check_queue, check_queue_name, route
+from cq.retry import RetryPolicy, validate_policy
+
+
+class _Placeholder:
+    """Stands for a predecessor's result while a call is only bound."""
+
+    def __repr__(self) -> str:
+        return "<the predecessor's result>"
+
+
+RESULT = _Placeholder()
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One task function: code, name and the options given at its decoration."""
+
+    func: Callable[..., Any]
+    name: str
+    queue: str
+    priority: int
+    takes_task: bool
+    atomic: bool
+    retry: RetryPolicy
+    signature: inspect.Signature = field(repr=False)
+
+    @property
+    def place(self) -> str:
+        """Say where the function is written."""
+        code = getattr(self.func, "__code__", None)
+        return f"{self.func.__module__}.{self.func.__qualname__}, line {code.co_firstlineno if code else '?'}"
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Say whether it runs on the event loop."""
+        return inspect.iscoroutinefunction(self.func)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Check that a call fits; `InvalidArguments` shows the signature."""
+        try:
+            self.signature.bind(*((None, *args) if self.takes_task else args), **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{self.name}{self._shown()}: {error}; given were {_shape(args, kwargs)}.") from None
+
+    def _shown(self) -> str:
+        parameters = list(self.signature.parameters.values())[1 if self.takes_task else 0 :]
+        return str(self.signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+
+    def takes_result(self, args: Sequence[Any], kwargs: Mapping[str, Any], explicit: bool | None) -> bool:
+        """Decide whether a predecessor's result is passed first: only if the call does not fit without it."""
+        if explicit is not None:
+            self.bind((RESULT, *args) if explicit else args, kwargs)
+            return explicit
+        try:
+            self.bind(args, kwargs)
+        except InvalidArguments:
+            self.bind((RESULT, *args), kwargs)
+            return True
+        return False
+
+    def new(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> NewTask:
+        """Make the row of a call that is bound already; the options are checked."""
+        run_after = options.get("run_after")
+        args_text, kwargs_text = encode(args, kwargs)
+        return NewTask(
+            name=self.name,
+            args=args_text,
+            kwargs=kwargs_text,
+            queue=options["queue"] if "queue" in options else check_queue(route(self.name, self.queue)),
+            priority=options.get("priority", self.priority),
+            run_after=run_after if isinstance(run_after, datetime) else None,
+            delay=run_after.total_seconds() if isinstance(run_after, timedelta) else None,
+            held=not options.get("submit", True),
+            options={name: options[name] for name in KEPT if name in options} or None,
+            created_by=options.get("created_by"),
+            subject=options.get("subject"),
+        )
+
+    def policy(self, kept: Mapping[str, Any] | None) -> RetryPolicy:
+        """Return the retry policy of one row: what was given at its call, else the decorator's."""
+        if not kept:
+            return self.retry
+        return validate_policy(
+            kept.get("retries", self.retry.retries),
+            self.retry.retry_exceptions,
+            kept.get("backoff", self.retry.backoff),
+        )
+
+
+def encode(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the arguments as JSON texts; together they keep to `MAX_ARGS_SIZE`."""
+    limit = conf().MAX_ARGS_SIZE
+    args_text = codec.dumps(list(args), limit=limit, what="args")
+    return args_text, codec.dumps(dict(kwargs), limit=max(2, limit - len(args_text.encode()) + 2), what="kwargs")
+
+
+def define(
+    func: Any,
+    *,
+    name: str | None,
+    queue: str,
+    priority: int,
+    takes_task: bool,
+    atomic: bool | None,
+    retries: int,
+    retry_exceptions: Any,
+    backoff: Any,
+) -> Definition:
+    """Check a function and its options; `InvalidOption` says what cannot be a task, and how to do it."""
+    _refuse_what_cannot_be_found_again(func)
+    signature = inspect.signature(func)
+    _check_name(name)
+    for option, value in (("takes_task", takes_task), ("atomic", atomic)):
+        if not isinstance(value, bool) and not (option == "atomic" and value is None):
+            raise InvalidOption(f"{option}={value!r}: expected True or False.")
+    if takes_task and not _takes_a_positional(signature):
+        raise InvalidOption(
+            f"{func.__qualname__} takes no positional parameter, but the running task is passed first. "
+            f"Write def {func.__name__}(cqt, …), or @task(takes_task=False)."
+        )
+    is_coroutine = inspect.iscoroutinefunction(func)
+    if atomic and is_coroutine:
+        raise InvalidOption(
+            f"atomic=True on the coroutine {func.__qualname__}: Django's transactions do not work in async code. "
+            "Use a function, or await a step that does the writing."
+        )
+    return Definition(
+        func=func,
+        name=name or f"{func.__module__}.{func.__qualname__}",
+        queue=check_queue_name(queue),
+        priority=check_priority(priority),
+        takes_task=takes_task,
+        atomic=not is_coroutine if atomic is None else atomic,
+        retry=validate_policy(retries, retry_exceptions, backoff),
+        signature=signature,
+    )
+
+
+def _refuse_what_cannot_be_found_again(func: Any) -> None:
+    if not isinstance(func, FunctionType):
+        raise InvalidOption(
+            f"{func!r} cannot be a task: expected a function written with def at the top level of a module."
+        )
+    if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+        raise InvalidOption(
+            f"{func.__qualname__} cannot be a task: it is a generator. Return a list, or make subtasks."
+        )
+    if "<lambda>" in func.__qualname__:
+        raise InvalidOption(
+            "A lambda cannot be a task: workers could not find it again. Write it with def at the top level of a module."
+        )
+    if "<locals>" in func.__qualname__:
+        raise InvalidOption(
+            f"{func.__qualname__} cannot be a task: it is defined inside a function, where workers cannot find it again. "
+            "Move it to the top level of a module, and pass what it needs as arguments."
+        )
+    if "." in func.__qualname__:
+        raise InvalidOption(
+            f"{func.__qualname__} cannot be a task: it is a method. Write a function at the top level of a module that takes "
+            "the instance (model instances are passed by reference) and calls the method."
+        )
+
+
+def _check_name(name: Any) -> None:
+    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable()):
+        raise InvalidOption(f"name={name!r}: expected 1 to 200 printable characters.")
+
+
+def _takes_a_positional(signature: inspect.Signature) -> bool:
+    kinds = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    return any(parameter.kind in kinds for parameter in signature.parameters.values())
+
+
+def _shape(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Say what was given without its values: errors are stored and shown, and values may be secrets."""
+    keywords = ", ".join(map(str, kwargs)) or "no keywords"
+    return f"{len(args)} positional and {keywords}"

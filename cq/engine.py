@@ -1,0 +1,372 @@
+"""One function per transition: each takes a list, sends guarded statements, and returns the rows that this writer moved.
+
+Nothing here imports the model, decides about neighbours (that is `settle`), or sends a hint before its transaction commits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from cq import database, notifier, sql
+from cq.conf import conf
+from cq.exceptions import DuplicateSubmitError, Fenced, TaskGone, TooLarge
+from cq.failpoints import failpoint
+from cq.new import NewTask
+from cq.outcome import Claimed, Moved, Outcome
+from cq.states import Status
+
+_SLICE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """What the database decided about a new row. In the order of the inserting statements."""
+
+    id: UUID
+    status: Status
+    run_after: datetime
+    created_at: datetime
+    parent_id: UUID | None
+    workflow_id: UUID | None
+    depth: int
+    finished_at: datetime | None
+    reason: str | None
+
+
+def enqueue(new: Sequence[NewTask]) -> list[Inserted]:
+    """Insert tasks in the caller's transaction; workers hear of it when that commits."""
+    _check_fanout(len(new))
+    rows = _insert(sql.ENQUEUE, new)
+    _wake_on_commit(new)
+    return rows
+
+
+def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
+    """Insert successors of stored tasks; `TaskGone` if a predecessor is no longer stored."""
+    rows = _insert(sql.ENQUEUE_NEXT, new)
+    if len(rows) < len(new):
+        missing = {task.id: task for task in new}.keys() - {row.id for row in rows}
+        gone = [str(task.previous_id) for task in new if task.id in missing]
+        raise TaskGone(f"Task {', '.join(gone)} is no longer stored, so nothing can follow it.")
+    _wake_on_commit(new)
+    return rows
+
+
+def _check_fanout(number: int) -> None:
+    limit = conf().MAX_FANOUT
+    if number > limit:
+        raise TooLarge(f"{number} tasks at once; CQ['MAX_FANOUT'] allows {limit}. Make them in several calls.")
+
+
+def _insert(statement: str, new: Sequence[NewTask]) -> list[Inserted]:
+    if len(new) <= _SLICE:
+        return [Inserted(*row) for row in database.execute(statement, _as_json(new))]
+    with database.atomic():
+        return [row for part in database.slices(new, _SLICE) for row in _insert(statement, part)]
+
+
+def _as_json(new: Sequence[NewTask]) -> str:
+    return f"[{','.join(task.as_json() for task in new)}]"
+
+
+def _wake_on_commit(new: Sequence[NewTask]) -> None:
+    queues = {task.queue for task in new}
+    database.on_commit(lambda: notifier.wake(queues))
+
+
+def adopt(parent_id: UUID, ids: Sequence[UUID]) -> set[UUID]:
+    """Make tasks that a body enqueued in its own, still open transaction its subtasks; return those that are there."""
+    return {task_id for (task_id,) in database.execute(sql.ADOPT, parent_id, list(ids))}
+
+
+def ready_queues() -> list[str]:
+    """Name the queues that have tasks to be claimed."""
+    return [queue for (queue,) in database.execute(sql.READY_QUEUES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a process would like to claim: so many tasks of each of these queues.
+
+    `suspects` are tasks under which a process has died: they are claimed only by processes that run nothing else.
+    """
+
+    process_id: UUID
+    shares: Mapping[str, int]
+    names: Sequence[str]
+    suspects: bool = False
+
+
+def claim(wish: Wish) -> list[Claimed]:
+    """Take ready tasks for a process, the best of each queue; none if the process was declared dead."""
+    return exchange([], wish)[1]
+
+
+@dataclass(slots=True)
+class Finished:
+    """What finishing a list came to."""
+
+    moved: list[Moved] = field(default_factory=list)
+    asked: list[UUID] = field(default_factory=list)
+    queues: set[str] = field(default_factory=set)
+
+    def add(self, other: Finished) -> None:
+        """Take in what another list came to."""
+        self.moved += other.moved
+        self.asked += other.asked
+        self.queues |= other.queues
+
+
+def finish(outcomes: Sequence[Outcome]) -> Finished:
+    """Write outcomes, what their bodies made, and the settle requests that follow: true together or not at all.
+
+    Rows that are locked by somebody, or are no longer ours, are not among the moved; `still_mine` tells which is which.
+    """
+    return exchange(outcomes, None)[0]
+
+
+def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> tuple[Finished, list[Claimed]]:
+    """Finish what has ended and claim what fits: one round trip and one commit for both.
+
+    One statement after the other, never one for both: the look for successors needs a newer snapshot than the swap.
+    """
+    with database.round_trip() as trip:
+        finishing = _Finishing(trip, sql.FINISH, outcomes) if outcomes else None
+        claims = _send_claims(trip, wish) if wish else []
+        failpoint("exchange.before_commit")
+    failpoint("exchange.after_commit")
+    claimed = [Claimed(*row) for cursor in claims for row in cursor.fetchall()]
+    # UPDATE … RETURNING promises no order.
+    claimed.sort(key=lambda task: (-task.priority, task.run_after, task.id))
+    return finishing.read() if finishing else Finished(), claimed
+
+
+def _send_claims(trip: database.RoundTrip, wish: Wish) -> list[Any]:
+    statement = sql.CLAIM_SUSPECTS if wish.suspects else sql.CLAIM
+    shares = [(queue, share) for queue, share in wish.shares.items() if share]
+    return [trip.send(statement, wish.process_id, queue, list(wish.names), share) for queue, share in shares]
+
+
+def mark() -> None:
+    """Mark this thread's transaction before a body's first statement, so that its end is known to end this one."""
+    with database.round_trip() as trip:
+        trip.send(sql.MARK)
+
+
+def finish_own(outcome: Outcome, *, is_marked: bool = False) -> Finished:
+    """Write the outcome of a body inside the transaction that holds its work; `Fenced` if the task is no longer ours.
+
+    This is the last thing that happens in the transaction: the row is locked from here to the commit only. A database error
+    if the mark is gone.
+    """
+    with database.round_trip() as trip:
+        if is_marked:
+            trip.send(sql.UNMARK)
+        finishing = _Finishing(trip, sql.FINISH_OWN, [outcome])
+    finished = finishing.read()
+    if not finished.moved:
+        raise Fenced(f"Task {outcome.task.id} was revoked or taken over while it ran; nothing of it is kept.")
+    return finished
+
+
+class _Finishing:
+    """The statements that write outcomes: the fenced swap, what the bodies made, and the settle requests, in this order."""
+
+    def __init__(self, trip: database.RoundTrip, statement: str, outcomes: Sequence[Outcome]) -> None:
+        ids = [outcome.task.id for outcome in outcomes]
+        made = [task for outcome in outcomes for task in outcome.made]
+        self.swapped = trip.send(statement, *_columns(outcomes))
+        failpoint("finish.swapped")
+        self.made = [trip.send(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
+        failpoint("finish.made")
+        self.asked = trip.send(sql.ASK, *[ids] * 4)
+        failpoint("finish.asked")
+
+    def read(self) -> Finished:
+        """Say what it came to, once the statements are through."""
+        moved = [Moved(task_id, Status(status), queue) for task_id, status, queue in self.swapped.fetchall()]
+        queues = {row.queue for row in moved if row.status == Status.QUEUED}
+        queues.update(queue for cursor in self.made for (queue,) in cursor.fetchall())
+        return Finished(moved, [task_id for (task_id,) in self.asked.fetchall()], queues)
+
+
+def _columns(outcomes: Sequence[Outcome]) -> list[list[Any]]:
+    return [
+        [outcome.task.id for outcome in outcomes],
+        [outcome.task.claims for outcome in outcomes],
+        [outcome.transition.target.value for outcome in outcomes],
+        [outcome.kind for outcome in outcomes],
+        [outcome.result for outcome in outcomes],
+        [outcome.error for outcome in outcomes],
+        [outcome.exception for outcome in outcomes],
+        [outcome.traceback for outcome in outcomes],
+        [outcome.reason for outcome in outcomes],
+        [None if outcome.delay is None else float(outcome.delay) for outcome in outcomes],
+        [outcome.charge for outcome in outcomes],
+        [outcome.result_of for outcome in outcomes],
+    ]
+
+
+def still_mine(outcomes: Sequence[Outcome]) -> set[UUID]:
+    """Say which of these tasks are still held by the claims that ran them."""
+    ids = [outcome.task.id for outcome in outcomes]
+    claims = [outcome.task.claims for outcome in outcomes]
+    return {task_id for (task_id,) in database.execute(sql.STILL_MINE, ids, claims)}
+
+
+def promote() -> set[str]:
+    """Make ready what is due; return the queues it is in."""
+    return {queue for (queue,) in database.execute(sql.PROMOTE)}
+
+
+def peek() -> tuple[bool, float | None]:
+    """Say whether anything is to be settled, and in how many seconds the next delayed task is due (None: there is none)."""
+    ((to_settle, seconds),) = database.execute(sql.PEEK)
+    return to_settle, seconds
+
+
+def revoke(ids: Sequence[UUID], *, reason: str, terminate: bool = False) -> list[UUID]:
+    """Stop unfinished tasks; what is below and after them follows when they are settled. Return those that were stopped."""
+    with database.atomic():
+        revoked = [task_id for (task_id,) in database.execute(sql.REVOKE, list(ids), reason, terminate)]
+        failpoint("revoke.swapped")
+        if revoked:
+            database.execute(sql.ASK, *[revoked] * 4)
+    return revoked
+
+
+def unfinished_after(ids: Sequence[UUID]) -> list[UUID]:
+    """Find the first unfinished tasks on each way from these on through their successors."""
+    return [task_id for (task_id,) in database.execute(sql.UNFINISHED_AFTER, list(ids))]
+
+
+def submit(task_id: UUID, args: str) -> None:
+    """Let a task go that was held back, with these arguments; `DuplicateSubmitError` if it has gone."""
+    rows = database.execute(sql.SUBMIT, args, task_id)
+    if not rows:
+        raise DuplicateSubmitError(
+            f"Task {task_id} was submitted already, or revoked, or is held back by its predecessor."
+        )
+    database.on_commit(lambda: notifier.wake({queue for (queue,) in rows}))
+
+
+def enter_worker(
+    worker_id: UUID,
+    *,
+    host: str,
+    pid: int,
+    version: str,
+    queues: Sequence[str] | None,
+    names: Sequence[str],
+    slots: int,
+) -> None:
+    """Put a worker on the register, with its first lease."""
+    served = json.dumps(queues and list(queues))
+    database.execute(
+        sql.ENTER_WORKER, worker_id, host, pid, version, served, json.dumps(list(names)), slots, conf().LEASE
+    )
+
+
+def enter_process(process_id: UUID, worker_id: UUID, pid: int) -> None:
+    """Put a child process on the register; it can claim from then on."""
+    database.execute(sql.ENTER_PROCESS, process_id, worker_id, pid)
+
+
+def heartbeat(worker_id: UUID) -> bool:
+    """Renew a worker's lease; False if it was declared dead."""
+    return bool(database.execute(sql.HEARTBEAT, conf().LEASE, worker_id))
+
+
+def end_process(process_id: UUID, started: Sequence[UUID], *, was_stopped: bool = False) -> None:
+    """Declare a process dead, with the tasks whose bodies had started in it. It can claim nothing from then on.
+
+    They are charged with a crash, unless its own supervisor stopped it.
+    """
+    database.execute(sql.END_PROCESS, json.dumps([str(task_id) for task_id in started]), was_stopped, process_id)
+
+
+def leave(worker_id: UUID) -> None:
+    """Take a worker off the register that has stopped in order; nobody is blamed for what it could not give back."""
+    with database.atomic():
+        # In the order of END_WORKERS: the worker first, so that the two cannot wait for each other.
+        database.execute(sql.LEAVE, worker_id)
+        database.execute(sql.END_PROCESSES, worker_id)
+
+
+def rescue() -> list[Moved]:
+    """Take over what dead processes hold: another try, or LOST after `MAX_CRASHES`; return the tasks.
+
+    Fence first, then end what the dead have still open in the database. Rows that a dying process is just committing are
+    locked and skipped; the process stays on the register until nothing is left to take over.
+    """
+    with database.atomic():
+        database.execute(sql.END_WORKERS)
+    with database.atomic():
+        dead = [process_id for (process_id,) in database.execute(sql.DEAD_PROCESSES)]
+        if not dead:
+            return []
+        rows = database.execute(sql.RESCUE, conf().MAX_CRASHES, dead)
+        failpoint("rescue.swapped")
+        rescued = [Moved(task_id, Status(status), queue) for task_id, status, queue in rows]
+        ids = [task.id for task in rescued if task.has_ended]
+        if ids:
+            database.execute(sql.ASK, *[ids] * 4)
+        database.execute(sql.STRIKE_OFF, dead)
+    database.execute(sql.TERMINATE, [f"cq:{process_id}" for process_id in dead])
+    return rescued
+
+
+def hand_back(process_id: UUID, known: Sequence[UUID], *, after: float) -> list[Moved]:
+    """Give back what a process has claimed more than so many seconds ago, but for the tasks that it is known to run."""
+    rows = database.execute(sql.HAND_BACK, process_id, list(known), after)
+    return [Moved(task_id, Status(status), queue) for task_id, status, queue in rows]
+
+
+def unknown_names() -> list[str]:
+    """Name the ready tasks' functions that no living worker knows."""
+    return [name for (name,) in database.execute(sql.UNKNOWN_NAMES)]
+
+
+def refuse(names: Sequence[str]) -> list[UUID]:
+    """Fail tasks of these names that are due for `UNKNOWN_TASK_TIMEOUT`, unless a living worker knows them after all."""
+    with database.atomic():
+        ids = [task_id for (task_id,) in database.execute(sql.REFUSE, list(names), conf().UNKNOWN_TASK_TIMEOUT)]
+        if ids:
+            database.execute(sql.ASK, *[ids] * 4)
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the database showed. In the order of `sql.LOOK`."""
+
+    to_settle: bool
+    ready: bool
+    suspects: int
+    dead: bool
+    next_due: float | None
+
+
+def look(queues: Sequence[str] | None, names: Sequence[str]) -> Look:
+    """Look whether there is anything to do for a worker of these queues and names."""
+    served = list(queues) if queues is not None else None
+    known = list(names)
+    ((settle, ready, suspects, dead, due),) = database.execute(sql.LOOK, served, served, known, served, served, known)
+    return Look(settle, ready, suspects, dead, due)
+
+
+def is_busy(queues: Sequence[str] | None, names: Sequence[str]) -> bool:
+    """Say whether in these queues anything runs, can be claimed or will be retried, or anything is to be settled."""
+    served = list(queues) if queues is not None else None
+    ((busy,),) = database.execute(sql.BUSY, *[served, served] * 3, list(names))
+    return bool(busy)
+
+
+def decode_options(options: str | None) -> dict[str, Any] | None:
+    """Read the options that stayed with a row."""
+    return json.loads(options) if options else None

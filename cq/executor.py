@@ -1,0 +1,269 @@
+"""Run one claimed task: arguments, body, what it returned, and an `Outcome` as a value.
+
+Completion commits with the work. An atomic body that has used the database writes its own outcome as the last statement of its
+transaction, fenced by the claim; any other outcome is handed back, to be written together with others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from asgiref.sync import sync_to_async
+from django.db import Error as DatabaseError
+from django.db import connections, reset_queries
+
+from cq import codec, current, database, engine, outcome, registry, states
+from cq.conf import conf
+from cq.definition import Definition
+from cq.engine import Finished
+from cq.exceptions import Fenced, NotAllowedHere, ReturnedForeignTask, TaskNotRegistered, TransactionBroken
+from cq.failpoints import failpoint
+from cq.failure import describe
+from cq.models import Task
+from cq.outcome import Claimed, Outcome
+from cq.retry import decide
+from cq.running import RunningTask
+from cq.transactions import ENDED, OUTSIDE, Watch, depth
+
+logger = logging.getLogger("cq.task")
+
+# How often a task is run again because of a conflict in the database, and because its connection was lost.
+_MOST_RERUNS = {"error": 5, "interrupted": 20}
+_CONFLICTS = {"40001", "40P01"}
+_LOST = {"57P01", "57P02", "57P03"}
+_MARK_IS_GONE = {"3B001", "25P01"}
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What came of one claim: an outcome that is still to be written, or (with `finished`) one that has been committed.
+
+    Neither: the task was somebody else's by then, and nothing of it is kept.
+    """
+
+    outcome: Outcome | None = None
+    finished: Finished | None = None
+
+
+def execute(task: Claimed, started: Callable[[], object] = lambda: None) -> Executed:
+    """Run a function's body in this thread; never raises. `started` is called right before the body."""
+    definition = registry.find(task.name)
+    if definition is None:
+        return Executed(_failed(task, None, TaskNotRegistered(f"Task {task.name!r} is not registered in this worker.")))
+    attempt = _Attempt(task, definition, started)
+    try:
+        return attempt.in_transaction() if definition.atomic else attempt.plain()
+    except Fenced as fenced:
+        return attempt.overtaken(fenced)
+    except BaseException as error:  # around the user's function: whatever it raises is its outcome
+        return attempt.raised(error)
+    finally:
+        attempt.clean_up()
+
+
+async def aexecute(task: Claimed, started: Callable[[], object] = lambda: None) -> Executed:
+    """Run a coroutine's body on this loop; never raises, but for the cancellation of the worker itself."""
+    definition = registry.find(task.name)
+    if definition is None:
+        return Executed(_failed(task, None, TaskNotRegistered(f"Task {task.name!r} is not registered in this worker.")))
+    attempt = _Attempt(task, definition, started)
+    try:
+        return await attempt.in_loop()
+    except asyncio.CancelledError as error:
+        if (here := asyncio.current_task()) is not None and here.cancelling():
+            raise
+        return attempt.raised(error)
+    except BaseException as error:  # as above
+        return attempt.raised(error)
+
+
+class _Attempt:
+    """One attempt at one body."""
+
+    def __init__(self, task: Claimed, definition: Definition, started: Callable[[], object]) -> None:
+        self.task = task
+        self.definition = definition
+        self.started = started
+        self.running = RunningTask(task)
+        self.finished: Finished | None = None
+        self.has_committed = False
+        self.depth = depth(database.connection())
+        self.watch: Watch | None = None
+
+    def in_transaction(self) -> Executed:
+        """Body, result and completion are true together."""
+        connection = database.connection()
+        outermost = not connection.in_atomic_block
+        with database.atomic():
+            watch = self.watch = Watch(connection)
+            with connection.execute_wrapper(watch):
+                ended = self._conclude(self._call())
+                failpoint("body.returned")
+            watch.check()
+            if not watch.has_used:
+                return Executed(ended)
+            if outermost:
+                connection.run_on_commit.insert(0, (set(), self._note_commit, False))  # type: ignore[arg-type]
+            self.finished = self._write(ended)
+            failpoint("body.swapped")
+        failpoint("body.committed")
+        return Executed(finished=self.finished)
+
+    def plain(self) -> Executed:
+        """The body commits as it goes."""
+        connection = database.connection()
+        self.watch = Watch(connection, forbids=False)
+        with connection.execute_wrapper(self.watch):
+            result = self._call()
+        if depth(connection) != self.depth:
+            raise TransactionBroken(
+                "The body left a transaction open; it was rolled back. Use transaction.atomic() as a context."
+            )
+        ended = self._conclude(result)
+        failpoint("body.returned")
+        return Executed(ended)
+
+    async def in_loop(self) -> Executed:
+        """The body runs on the event loop and commits as it goes."""
+        args, kwargs = await sync_to_async(self._arguments)()
+        await sync_to_async(lambda: self.running.previous)()  # for the body, which cannot read it itself
+        token = current.enter(self.running)
+        try:
+            self.started()
+            result = await self.definition.func(*args, **kwargs)
+        finally:
+            current.leave(token)
+            self.running.close()
+        failpoint("body.returned")
+        return Executed(self._conclude(result))
+
+    def _call(self) -> Any:
+        args, kwargs = self._arguments()
+        token = current.enter(self.running)
+        try:
+            failpoint("body.starting")
+            self.started()
+            return self.definition.func(*args, **kwargs)
+        finally:
+            current.leave(token)
+            self.running.close()
+
+    def _arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        task = self.task
+        before = (
+            [None if task.previous_result is None else codec.loads(task.previous_result)] if task.pass_result else []
+        )
+        args, kwargs = codec.resolve([[*before, *codec.loads(task.args)], codec.loads(task.kwargs)])
+        return (self.running, *args) if self.definition.takes_task else tuple(args), kwargs
+
+    def _conclude(self, result: Any) -> Outcome:
+        """Turn what the body returned into an outcome."""
+        made = tuple(self.running.made)
+        if isinstance(result, Task):
+            chain = self.running.chain_returned(result)
+            if chain and not self.definition.atomic:
+                raise ReturnedForeignTask(
+                    f"The body of {self.task.name} returned a task that it made with delay(); it may have started already. "
+                    "Return cqt.subtask(…) instead."
+                )
+            return outcome.returned(self.task, None, made, result_of=result.id, waits=True)
+        stored = None if result is None else codec.dumps(result, limit=conf().MAX_RESULT_SIZE, what="result")
+        waits = any(task.parent_id == self.task.id for task in made)
+        return outcome.returned(self.task, stored, made, waits=waits)
+
+    def _write(self, ended: Outcome) -> Finished:
+        is_marked = self.watch is not None and self.watch.has_marked
+        try:
+            finished = engine.finish_own(ended, is_marked=is_marked)
+        except DatabaseError as error:
+            if getattr(error.__cause__, "sqlstate", None) in _MARK_IS_GONE:
+                raise TransactionBroken(ENDED) from error
+            raise
+        if ended.result_of is not None and ended.result_of in self.running.enqueued:
+            self._adopt(self.running.chain_returned(Task(id=ended.result_of)))
+        return finished
+
+    def _adopt(self, chain: list[UUID]) -> None:
+        """Make a returned chain, and whatever else was enqueued behind its first task, subtasks of this one."""
+        adopted = engine.adopt(self.task.id, self.running.enqueued_behind(chain[-1]))
+        if not adopted.issuperset(chain):
+            raise ReturnedForeignTask("The body returned a task whose row it has rolled back itself.")
+
+    def _note_commit(self) -> None:
+        self.has_committed = True
+
+    def overtaken(self, fenced: Fenced) -> Executed:
+        """Keep nothing: the task is somebody else's by now. If it is not, the body has moved its own row, which it may not."""
+        try:
+            is_mine = bool(engine.still_mine([outcome.given_back(self.task)]))
+        except DatabaseError as error:
+            return self.raised(error)
+        if is_mine:
+            return Executed(
+                _failed(self.task, None, NotAllowedHere("A body cannot revoke its own task. Raise an exception."))
+            )
+        logger.warning("fenced task=%s name=%s attempt=%s: %s", self.task.id, self.task.name, self.task.attempt, fenced)
+        return Executed()
+
+    def raised(self, error: BaseException) -> Executed:
+        """Turn what the body raised into an outcome; an `on_commit` hook that raised changes nothing any more."""
+        if self.has_committed:
+            logger.error("an on_commit hook raised task=%s name=%s", self.task.id, self.task.name, exc_info=error)
+            return Executed(finished=self.finished)
+        return Executed(_failed(self.task, self.definition, error))
+
+    def clean_up(self) -> None:
+        """Leave the thread's connections as the next body should find them: CQ's own open, others as `CONN_MAX_AGE` says."""
+        reset_queries()
+        own = database.connection()
+        is_changed = self.watch is not None and self.watch.changes_session
+        if self.depth == OUTSIDE and (is_changed or own.errors_occurred or depth(own) != OUTSIDE):
+            database.mend()
+        for connection in connections.all(initialized_only=True):
+            if connection.alias != own.alias:
+                connection.close_if_unusable_or_obsolete()
+
+
+def _failed(task: Claimed, definition: Definition | None, error: BaseException) -> Outcome:
+    """Decide about another attempt: database conflicts and lost connections are nobody's fault, a few times."""
+    if (again := _rerun(task, error)) is not None:
+        return again
+    policy = definition.policy(engine.decode_options(task.options)) if definition else None
+    delay = decide(policy, error, retries_used=task.retries, attempt=task.attempt) if policy else None
+    text, name, trace = describe(error)
+    if delay is None:
+        return Outcome(task, states.FAIL, "error", error=text, exception=name, traceback=trace)
+    return Outcome(
+        task, states.RETRY_LATER, "error", error=text, exception=name, traceback=trace, delay=delay, charge="retries"
+    )
+
+
+def _rerun(task: Claimed, error: BaseException) -> Outcome | None:
+    kind = _database_trouble(error)
+    if kind is None or task.transients >= _MOST_RERUNS[kind]:
+        return None
+    text, name, trace = describe(error)
+    delay = min(5.0, 0.05 * 2**task.transients) * random.uniform(0.5, 1.5)
+    return Outcome(
+        task, states.RETRY_LATER, kind, error=text, exception=name, traceback=trace, delay=delay, charge="transients"
+    )
+
+
+def _database_trouble(error: BaseException) -> str | None:
+    """Name the attempt's outcome if PostgreSQL broke it off, else None."""
+    cause = error.__cause__
+    if not isinstance(error, DatabaseError) or not isinstance(cause, psycopg.Error):
+        return None
+    state = cause.sqlstate
+    if state in _CONFLICTS:
+        return "error"
+    if state is None:  # the client's own: it could not connect, or found the connection closed
+        return "interrupted" if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)) else None
+    return "interrupted" if state in _LOST or state.startswith("08") else None

@@ -1,0 +1,475 @@
+"""The rows of tasks, attempts, workers and settle requests, and the view over all attempts."""
+
+import uuid
+
+import django.db.models.deletion
+import django.db.models.functions.datetime
+from django.db import migrations, models
+
+import cq.fields
+import cq.ids
+
+
+class Migration(migrations.Migration):
+    initial = True
+
+    dependencies = []
+
+    operations = [
+        migrations.CreateModel(
+            name="Attempt",
+            fields=[
+                ("id", models.CharField(max_length=50, primary_key=True, serialize=False)),
+                ("number", models.IntegerField()),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("worker", models.CharField(max_length=300)),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("success", "Success"),
+                            ("error", "Error"),
+                            ("timeout", "Timeout"),
+                            ("crashed", "Crashed"),
+                            ("interrupted", "Interrupted"),
+                            ("revoked", "Revoked"),
+                        ],
+                        max_length=12,
+                        null=True,
+                    ),
+                ),
+                ("error", models.TextField(null=True)),
+                ("exception", models.CharField(max_length=200, null=True)),
+                ("traceback", models.TextField(null=True)),
+            ],
+            options={
+                "db_table": "cq_attempt",
+                "ordering": ["task", "number"],
+                "managed": False,
+            },
+        ),
+        migrations.CreateModel(
+            name="Process",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("pid", models.IntegerField()),
+                ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("started", models.JSONField(null=True)),
+                ("was_stopped", models.BooleanField(db_default=False, default=False)),
+            ],
+            options={
+                "verbose_name_plural": "processes",
+            },
+        ),
+        migrations.CreateModel(
+            name="Worker",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("host", models.CharField(max_length=255)),
+                ("pid", models.IntegerField()),
+                ("version", models.CharField(max_length=32)),
+                ("queues", models.JSONField(null=True)),
+                ("names", models.JSONField(default=list)),
+                ("slots", models.IntegerField(db_default=0, default=0)),
+                ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("lease_until", models.DateTimeField(db_index=True)),
+            ],
+        ),
+        migrations.CreateModel(
+            name="SettleRequest",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("task_id", models.UUIDField()),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+            ],
+            options={
+                "indexes": [models.Index(fields=["task_id"], name="cq_settle_task")],
+            },
+        ),
+        migrations.CreateModel(
+            name="Task",
+            fields=[
+                ("id", models.UUIDField(default=cq.ids.uuid7, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=200)),
+                ("queue", models.CharField(db_default="default", default="default", max_length=64)),
+                ("priority", models.SmallIntegerField(db_default=0, default=0)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("PENDING", "Pending"),
+                            ("SCHEDULED", "Scheduled"),
+                            ("QUEUED", "Queued"),
+                            ("RUNNING", "Running"),
+                            ("SUSPENDED", "Suspended"),
+                            ("WAITING", "Waiting"),
+                            ("RETRY", "Retry"),
+                            ("SUCCESS", "Success"),
+                            ("FAILURE", "Failure"),
+                            ("INCOMPLETE", "Incomplete"),
+                            ("REVOKED", "Revoked"),
+                            ("SKIPPED", "Skipped"),
+                            ("LOST", "Lost"),
+                            ("EXPIRED", "Expired"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("args", cq.fields.ArgumentsField(default=tuple)),
+                ("kwargs", cq.fields.EncodedField(default=dict)),
+                ("options", models.JSONField(null=True)),
+                ("created_by", cq.fields.InstanceField(max_length=200, null=True)),
+                ("subject", cq.fields.InstanceField(max_length=200, null=True)),
+                ("depth", models.SmallIntegerField(db_default=0, default=0)),
+                ("member", models.IntegerField(null=True)),
+                ("force_chain", models.BooleanField(db_default=False, default=False)),
+                ("pass_result", models.BooleanField(db_default=False, default=False)),
+                ("admitted", models.BooleanField(db_default=True, default=True)),
+                ("key", models.CharField(max_length=200, null=True)),
+                ("unique_key", models.CharField(max_length=200, null=True)),
+                ("schedule_id", models.BigIntegerField(null=True)),
+                ("scheduled_for", models.DateTimeField(null=True)),
+                ("claims", models.IntegerField(db_default=0, default=0)),
+                ("attempt", models.IntegerField(db_default=0, default=0)),
+                ("retries", models.SmallIntegerField(db_default=0, default=0)),
+                ("crashes", models.SmallIntegerField(db_default=0, default=0)),
+                ("transients", models.SmallIntegerField(db_default=0, default=0)),
+                ("worker", models.CharField(db_default="", default="", max_length=300)),
+                ("terminate", models.BooleanField(db_default=False, default=False)),
+                ("result", cq.fields.ResultField(null=True)),
+                ("outcome", models.CharField(max_length=12, null=True)),
+                ("error", models.TextField(null=True)),
+                ("exception", models.CharField(max_length=200, null=True)),
+                ("traceback", models.TextField(null=True)),
+                ("reason", models.TextField(null=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("run_after", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("delay", models.DurationField(null=True)),
+                ("start_by", models.DateTimeField(null=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                ("prune_after", models.DateTimeField(null=True)),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="subtasks",
+                        to="cq.task",
+                    ),
+                ),
+                (
+                    "previous",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="next",
+                        to="cq.task",
+                    ),
+                ),
+                (
+                    "process",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="tasks",
+                        to="cq.process",
+                    ),
+                ),
+                (
+                    "result_of",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="cq.task",
+                    ),
+                ),
+                (
+                    "workflow",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="members",
+                        to="cq.task",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["id"],
+                "base_manager_name": "objects",
+            },
+        ),
+        migrations.CreateModel(
+            name="PastAttempt",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.IntegerField()),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("worker", models.CharField(default="", max_length=300)),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("success", "Success"),
+                            ("error", "Error"),
+                            ("timeout", "Timeout"),
+                            ("crashed", "Crashed"),
+                            ("interrupted", "Interrupted"),
+                            ("revoked", "Revoked"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("error", models.TextField(null=True)),
+                ("exception", models.CharField(max_length=200, null=True)),
+                ("traceback", models.TextField(null=True)),
+                (
+                    "task",
+                    models.ForeignKey(on_delete=django.db.models.deletion.DO_NOTHING, related_name="+", to="cq.task"),
+                ),
+            ],
+            options={
+                "ordering": ["task", "number"],
+            },
+        ),
+        migrations.AddField(
+            model_name="process",
+            name="worker",
+            field=models.ForeignKey(
+                db_constraint=False,
+                on_delete=django.db.models.deletion.DO_NOTHING,
+                related_name="processes",
+                to="cq.worker",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                models.F("queue"),
+                models.OrderBy(models.F("priority"), descending=True),
+                models.F("run_after"),
+                models.F("id"),
+                condition=models.Q(("admitted", True), ("status", "QUEUED")),
+                name="cq_task_ready",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                models.F("queue"),
+                models.OrderBy(models.F("priority"), descending=True),
+                models.F("run_after"),
+                models.F("id"),
+                condition=models.Q(("admitted", True), ("crashes__gt", 0), ("status", "QUEUED")),
+                name="cq_task_suspects",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(
+                    ("status__in", ["PENDING", "WAITING"]),
+                    models.Q(("admitted", False), ("status", "QUEUED")),
+                    _connector="OR",
+                ),
+                fields=["queue", "status"],
+                name="cq_task_blocked",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(condition=models.Q(("status", "RUNNING")), fields=["process"], name="cq_task_held"),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("status__in", ["SCHEDULED", "SUSPENDED", "RETRY"])),
+                fields=["run_after"],
+                name="cq_task_due",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(
+                    ("parent__isnull", False),
+                    ("status__in", ["PENDING", "SCHEDULED", "QUEUED", "RUNNING", "SUSPENDED", "WAITING", "RETRY"]),
+                ),
+                fields=["parent"],
+                name="cq_task_live",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(
+                    ("parent__isnull", False),
+                    ("status__in", ["FAILURE", "INCOMPLETE", "REVOKED", "SKIPPED", "LOST", "EXPIRED"]),
+                ),
+                fields=["parent"],
+                name="cq_task_bad",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("parent__isnull", False)), fields=["parent", "id"], name="cq_task_subtasks"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("previous__isnull", False)), fields=["previous"], name="cq_task_next"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("workflow__isnull", False)), fields=["workflow", "id"], name="cq_task_workflow"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "status__in",
+                        [
+                            "PENDING",
+                            "SCHEDULED",
+                            "QUEUED",
+                            "RUNNING",
+                            "SUSPENDED",
+                            "WAITING",
+                            "RETRY",
+                            "SUCCESS",
+                            "FAILURE",
+                            "INCOMPLETE",
+                            "REVOKED",
+                            "SKIPPED",
+                            "LOST",
+                            "EXPIRED",
+                        ],
+                    )
+                ),
+                name="cq_task_status",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("finished_at__isnull", False),
+                        ("status__in", ["SUCCESS", "FAILURE", "INCOMPLETE", "REVOKED", "SKIPPED", "LOST", "EXPIRED"]),
+                    ),
+                    models.Q(
+                        ("finished_at__isnull", True),
+                        ("status__in", ["PENDING", "SCHEDULED", "QUEUED", "RUNNING", "SUSPENDED", "WAITING", "RETRY"]),
+                    ),
+                    _connector="OR",
+                ),
+                name="cq_task_finished",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("process__isnull", False), ("status", "RUNNING")),
+                    models.Q(models.Q(("status", "RUNNING"), _negated=True), ("process__isnull", True)),
+                    _connector="OR",
+                ),
+                name="cq_task_running",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("priority__gte", -100), ("priority__lte", 100)), name="cq_task_priority"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("parent__isnull", True), models.Q(("parent", models.F("id")), _negated=True), _connector="OR"
+                ),
+                name="cq_task_no_own_parent",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("previous__isnull", True), models.Q(("previous", models.F("id")), _negated=True), _connector="OR"
+                ),
+                name="cq_task_no_own_previous",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    ("status__in", ["PENDING", "SCHEDULED", "QUEUED", "RUNNING", "SUSPENDED", "WAITING", "RETRY"]),
+                    ("unique_key__isnull", False),
+                ),
+                fields=("unique_key",),
+                name="cq_task_unique",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("schedule_id__isnull", False)),
+                fields=("schedule_id", "scheduled_for"),
+                name="cq_task_tick",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="pastattempt",
+            constraint=models.UniqueConstraint(fields=("task", "number"), name="cq_pastattempt_once"),
+        ),
+        # Rows change a few times in their life and are asked for by what they are now: leave room for their new versions, and
+        # clear away the old ones early.
+        migrations.RunSQL(
+            """
+            ALTER TABLE cq_task SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+            ALTER TABLE cq_settlerequest SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+                autovacuum_vacuum_cost_delay = 0)
+            """,
+            migrations.RunSQL.noop,
+        ),
+        # Past attempts, and the last one, which lives on its task.
+        migrations.RunSQL(
+            """
+            CREATE VIEW cq_attempt AS
+            SELECT p.task_id::text || ':' || p.number AS id, p.task_id, p.number, p.started_at, p.ended_at, p.worker, p.outcome,
+                   p.error, p.exception, p.traceback
+              FROM cq_pastattempt p
+            UNION ALL
+            SELECT t.id::text || ':' || t.attempt, t.id, t.attempt, t.started_at, t.ended_at, t.worker, t.outcome,
+                   CASE WHEN t.outcome = 'crashed' THEN 'The worker process died.'
+                        WHEN t.outcome IN ('error', 'timeout') THEN t.error END,
+                   CASE WHEN t.outcome IN ('error', 'timeout') THEN t.exception END,
+                   CASE WHEN t.outcome IN ('error', 'timeout') THEN t.traceback END
+              FROM cq_task t
+             WHERE t.attempt > 0
+               AND NOT EXISTS (SELECT 1 FROM cq_pastattempt p WHERE p.task_id = t.id AND p.number = t.attempt)
+            """,
+            "DROP VIEW cq_attempt",
+        ),
+    ]

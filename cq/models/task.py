@@ -1,0 +1,372 @@
+"""The task: one row for one run of a task function, from its call to its end.
+
+Status is never assigned and a task is never saved: the verbs here hand their work to the engine. A method that is longer than a
+few lines is in the wrong file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from cq import current, database, engine, notifier, settle, states, waiter
+from cq.call import Arguments, call_of
+from cq.definition import encode
+from cq.exceptions import DuplicateSubmitError, NotAllowedHere, TaskFailed, TaskFinished, TaskGone
+from cq.fields import ArgumentsField, Encoded, EncodedField, InstanceField, ResultField
+from cq.ids import uuid7
+from cq.models.manager import StoredManager
+from cq.registry import get as get_definition
+from cq.states import Status
+
+if TYPE_CHECKING:
+    from cq.call import Callee
+    from cq.engine import Inserted
+    from cq.new import NewTask
+    from cq.running import RunningTask
+
+_UNFINISHED = [status.value for status in Status if status in states.UNFINISHED]
+_UNSUCCESSFUL = [status.value for status in Status if status in states.UNSUCCESSFUL]
+_TERMINAL = [status.value for status in Status if status in states.TERMINAL]
+_DELAYED = [status.value for status in Status if status in states.DELAYED]
+
+
+class TaskQuerySet(models.QuerySet["Task"]):
+    """Named selections of tasks."""
+
+    def unfinished(self) -> TaskQuerySet:
+        """Those that have not ended."""
+        return self.filter(status__in=_UNFINISHED)
+
+    def finished(self) -> TaskQuerySet:
+        """Those that have ended, well or not."""
+        return self.filter(status__in=_TERMINAL)
+
+
+TaskManager = StoredManager.from_queryset(TaskQuerySet)
+
+
+class Task(models.Model):
+    """One run of a task function."""
+
+    Status = Status
+    STATUS_PENDING = Status.PENDING
+    STATUS_SCHEDULED = Status.SCHEDULED
+    STATUS_QUEUED = Status.QUEUED
+    STATUS_RUNNING = Status.RUNNING
+    STATUS_SUSPENDED = Status.SUSPENDED
+    STATUS_WAITING = Status.WAITING
+    STATUS_RETRY = Status.RETRY
+    STATUS_SUCCESS = STATUS_COMPLETE = Status.SUCCESS
+    STATUS_FAILURE = Status.FAILURE
+    STATUS_INCOMPLETE = Status.INCOMPLETE
+    STATUS_REVOKED = Status.REVOKED
+    STATUS_SKIPPED = Status.SKIPPED
+    STATUS_LOST = Status.LOST
+    STATUS_EXPIRED = Status.EXPIRED
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=200)
+    queue = models.CharField(max_length=64, default="default", db_default="default")
+    priority = models.SmallIntegerField(default=0, db_default=0)
+    status = models.CharField(max_length=12, choices=Status)
+    args = ArgumentsField(default=tuple)
+    kwargs = EncodedField(default=dict)
+    # What was given at the call and has no column of its own.
+    options = models.JSONField(null=True)
+    created_by = InstanceField(max_length=200, null=True)
+    subject = InstanceField(max_length=200, null=True)
+
+    parent = models.ForeignKey("self", models.DO_NOTHING, null=True, related_name="subtasks", db_index=False)
+    previous = models.ForeignKey("self", models.DO_NOTHING, null=True, related_name="next", db_index=False)
+    # The root of the tree and the chain; None for a root itself.
+    workflow = models.ForeignKey(
+        "self", models.DO_NOTHING, null=True, related_name="members", db_index=False, db_constraint=False
+    )
+    depth = models.SmallIntegerField(default=0, db_default=0)
+    member = models.IntegerField(null=True)
+    force_chain = models.BooleanField(default=False, db_default=False)
+    pass_result = models.BooleanField(default=False, db_default=False)
+    # The subtask whose result becomes this task's.
+    result_of = models.ForeignKey(
+        "self", models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+
+    admitted = models.BooleanField(default=True, db_default=True)
+    key = models.CharField(max_length=200, null=True)  # None: it has none
+    unique_key = models.CharField(max_length=200, null=True)
+    schedule_id = models.BigIntegerField(null=True)
+    scheduled_for = models.DateTimeField(null=True)
+
+    # The fence: + 1 at every claim, never lowered, carried by every write of the worker that has the task.
+    claims = models.IntegerField(default=0, db_default=0)
+    attempt = models.IntegerField(default=0, db_default=0)
+    retries = models.SmallIntegerField(default=0, db_default=0)
+    crashes = models.SmallIntegerField(default=0, db_default=0)
+    transients = models.SmallIntegerField(default=0, db_default=0)
+    process = models.ForeignKey(
+        "cq.Process", models.DO_NOTHING, null=True, related_name="tasks", db_index=False, db_constraint=False
+    )
+    worker = models.CharField(max_length=300, default="", db_default="")
+    terminate = models.BooleanField(default=False, db_default=False)
+
+    result = ResultField(null=True)
+    # How the last attempt ended; "success" says that the body has returned.
+    outcome = models.CharField(max_length=12, null=True)  # None: it has not ended
+    error = models.TextField(null=True)
+    exception = models.CharField(max_length=200, null=True)
+    traceback = models.TextField(null=True)
+    reason = models.TextField(null=True)
+
+    created_at = models.DateTimeField(db_default=Now())
+    run_after = models.DateTimeField(db_default=Now())
+    # For a successor: how long after its release it is due.
+    delay = models.DurationField(null=True)
+    start_by = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    prune_after = models.DateTimeField(null=True)
+
+    objects = TaskManager()
+
+    # False for a task that was found instead of made, by its unique key.
+    created: ClassVar[bool] = True
+    # The running body that made it, while it is only in that body's memory.
+    maker: RunningTask | None = None
+
+    class Meta:
+        base_manager_name = "objects"
+        ordering: ClassVar[list[str]] = ["id"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(name="cq_task_status", condition=Q(status__in=list(Status.values))),
+            models.CheckConstraint(
+                name="cq_task_finished",
+                condition=Q(status__in=_TERMINAL, finished_at__isnull=False)
+                | Q(status__in=_UNFINISHED, finished_at__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="cq_task_running",
+                condition=Q(status=Status.RUNNING, process__isnull=False)
+                | (~Q(status=Status.RUNNING) & Q(process__isnull=True)),
+            ),
+            models.CheckConstraint(name="cq_task_priority", condition=Q(priority__gte=-100, priority__lte=100)),
+            models.CheckConstraint(name="cq_task_no_own_parent", condition=Q(parent__isnull=True) | ~Q(parent=F("id"))),
+            models.CheckConstraint(
+                name="cq_task_no_own_previous", condition=Q(previous__isnull=True) | ~Q(previous=F("id"))
+            ),
+            models.UniqueConstraint(
+                fields=["unique_key"],
+                name="cq_task_unique",
+                condition=Q(unique_key__isnull=False, status__in=_UNFINISHED),
+            ),
+            models.UniqueConstraint(
+                fields=["schedule_id", "scheduled_for"], name="cq_task_tick", condition=Q(schedule_id__isnull=False)
+            ),
+        ]
+        # A lone task enters only the primary, ready and running indexes; every other index is partial.
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(
+                "queue",
+                F("priority").desc(),
+                "run_after",
+                "id",
+                name="cq_task_ready",
+                condition=Q(status=Status.QUEUED, admitted=True),
+            ),
+            models.Index(
+                "queue",
+                F("priority").desc(),
+                "run_after",
+                "id",
+                name="cq_task_suspects",
+                condition=Q(status=Status.QUEUED, admitted=True, crashes__gt=0),
+            ),
+            # For people who look at what stands still.
+            models.Index(
+                fields=["queue", "status"],
+                name="cq_task_blocked",
+                condition=Q(status__in=[Status.PENDING, Status.WAITING]) | Q(status=Status.QUEUED, admitted=False),
+            ),
+            models.Index(fields=["process"], name="cq_task_held", condition=Q(status=Status.RUNNING)),
+            models.Index(fields=["run_after"], name="cq_task_due", condition=Q(status__in=_DELAYED)),
+            models.Index(
+                fields=["parent"], name="cq_task_live", condition=Q(parent__isnull=False, status__in=_UNFINISHED)
+            ),
+            models.Index(
+                fields=["parent"], name="cq_task_bad", condition=Q(parent__isnull=False, status__in=_UNSUCCESSFUL)
+            ),
+            models.Index(fields=["parent", "id"], name="cq_task_subtasks", condition=Q(parent__isnull=False)),
+            models.Index(fields=["previous"], name="cq_task_next", condition=Q(previous__isnull=False)),
+            models.Index(fields=["workflow", "id"], name="cq_task_workflow", condition=Q(workflow__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.id} {self.status}"
+
+    @classmethod
+    def made(cls, new: NewTask, inserted: Inserted | None, maker: RunningTask | None = None) -> Task:
+        """Return the task of a new row without reading it again; with a maker, of a row that is still to be."""
+        task = cls(
+            id=new.id,
+            name=new.name,
+            queue=new.queue,
+            priority=new.priority,
+            status=inserted.status if inserted else Status.PENDING,
+            args=Encoded(new.args),
+            kwargs=Encoded(new.kwargs),
+            options=new.options,
+            created_by_ref=new.created_by,
+            subject_ref=new.subject,
+            parent_id=inserted.parent_id if inserted else new.parent_id,
+            previous_id=new.previous_id,
+            workflow_id=inserted.workflow_id if inserted else None,
+            depth=inserted.depth if inserted else 0,
+            force_chain=new.force_chain,
+            pass_result=new.pass_result,
+            finished_at=inserted.finished_at if inserted else None,
+            reason=inserted.reason if inserted else None,
+        )
+        task.__dict__["created_at"] = inserted and inserted.created_at
+        task.__dict__["run_after"] = inserted.run_after if inserted else new.run_after
+        task._state.adding = inserted is None
+        task._state.db = database.alias()
+        task.maker = maker
+        return task
+
+    @property
+    def is_done(self) -> bool:
+        """Say whether it has ended, well or not."""
+        return self.status in states.TERMINAL
+
+    @property
+    def root(self) -> Task:
+        """The first task of the chain at the top of the tree."""
+        return self.workflow or self
+
+    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
+        """Read the row again; `TaskGone` if it is no longer stored."""
+        try:
+            super().refresh_from_db(*args, **kwargs)
+        except type(self).DoesNotExist:
+            raise TaskGone(f"Task {self.pk} is no longer stored.") from None
+
+    def wait(self, timeout: float | None = None) -> Task:
+        """Return this task once it has ended, however; `WaitTimeout` after so many seconds."""
+        waiter.wait(self, timeout)
+        return self
+
+    async def await_done(self, timeout: float | None = None) -> Task:
+        """Do what `wait` does, in a coroutine."""
+        await waiter.await_done(self, timeout)
+        return self
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait, and return the result; `TaskFailed` if it did not end in SUCCESS."""
+        return self.wait(timeout)._result_or_raise()
+
+    async def aget(self, timeout: float | None = None) -> Any:
+        """Do what `get` does, in a coroutine."""
+        return (await self.await_done(timeout))._result_or_raise()
+
+    def _result_or_raise(self) -> Any:
+        if self.status == Status.SUCCESS:
+            return self.result
+        why = self.error or self.reason or "no reason is known"
+        raise TaskFailed(
+            f"Task {self.name} ({self.id}) ended in {self.status}: {why}",
+            task=self,
+            status=self.status,
+            error=self.error,
+            traceback=self.traceback,
+        )
+
+    def chain(
+        self,
+        func: Callee,
+        args: Arguments = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        force_chain: bool = False,
+        pass_result: bool | None = None,
+        **options: Any,
+    ) -> Task:
+        """Run another task after this one, and pass it this one's result if it needs it; return that task.
+
+        It starts when this one ends in SUCCESS, with `force_chain` after any end but a revoke; else it is SKIPPED.
+        """
+        new = call_of(func, args, kwargs, options).successor(self.id, force_chain=force_chain, pass_result=pass_result)
+        if self.maker is not None:
+            return self.maker.add_successor(new, self)
+        (inserted,) = engine.enqueue_next([new])
+        running = current.task()
+        if running is not None:
+            running.note_enqueued(new)
+        return Task.made(new, inserted)
+
+    async def achain(self, *args: Any, **kwargs: Any) -> Task:
+        """Do what `chain` does, in a coroutine."""
+        return await sync_to_async(self.chain)(*args, **kwargs)
+
+    def subtask(self, *_args: Any, **_kwargs: Any) -> Task:
+        """Refuse: subtasks are made by the running body, through the task that it is passed."""
+        raise NotAllowedHere(
+            "Subtasks are made in the body of the task: cqt.subtask(…), or cqt.parent.subtask(…) for a sibling. "
+            "From outside, use chain(), or delay() a task of its own."
+        )
+
+    def submit(self, *first_args: Any) -> None:
+        """Let a task go that was made with `submit=False`, with these arguments before its own.
+
+        `DuplicateSubmitError` if it went already; `TaskFinished` if it ended, as after a revoke.
+        """
+        self.refresh_from_db()
+        if self.is_done:
+            raise TaskFinished(f"Task {self.id} is {self.status}; it cannot be submitted any more.")
+        if self.status != Status.PENDING or self.previous_id is not None:
+            raise DuplicateSubmitError(f"Task {self.id} is {self.status}, not held back until it is submitted.")
+        arguments = (*first_args, *self.args)
+        get_definition(self.name).bind(arguments, self.kwargs)
+        engine.submit(self.id, encode(arguments, self.kwargs)[0])
+        self.refresh_from_db()
+
+    async def asubmit(self, *first_args: Any) -> None:
+        """Do what `submit` does, in a coroutine."""
+        await sync_to_async(self.submit)(*first_args)
+
+    def revoke(self, terminate: bool = False) -> bool:
+        """Stop everything unfinished at, below and after this task; True if a task was stopped."""
+        return revoke([self], terminate=terminate)
+
+    async def arevoke(self, terminate: bool = False) -> bool:
+        """Do what `revoke` does, in a coroutine."""
+        return await sync_to_async(self.revoke)(terminate)
+
+
+def revoke(tasks: Sequence[Task], *, terminate: bool = False) -> bool:
+    """Stop these tasks and what is below and after them; True if any was stopped.
+
+    What is below and after is stopped level by level as the tasks are settled, here after the commit, else by any worker.
+    """
+    ids = [task.id for task in tasks]
+    revoked = engine.revoke(ids, reason="It was revoked.", terminate=terminate)
+    later = engine.unfinished_after([task_id for task_id in ids if task_id not in revoked])
+    for task_id in later:  # one by one: nobody shall wait for a task while holding another
+        revoked += engine.revoke([task_id], reason="A task before it was revoked.", terminate=terminate)
+    if revoked:
+        database.on_commit(lambda: _carry_on(revoked))
+        for task in tasks:
+            task.refresh_from_db()
+    return bool(revoked)
+
+
+def _carry_on(ids: list[UUID]) -> None:
+    ended = settle.settle_from(ids).ended
+    notifier.announce([*ids, *ended])
+    notifier.wake([])

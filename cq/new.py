@@ -1,0 +1,57 @@
+"""A task that is to be inserted: plain values, arguments already encoded."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from cq.ids import uuid7
+
+
+@dataclass(slots=True)
+class NewTask:
+    """One row to be. `delay` is seconds from the call, for a successor from its release; `run_after` an instant."""
+
+    name: str
+    args: str = "[]"
+    kwargs: str = "{}"
+    queue: str = "default"
+    priority: int = 0
+    id: UUID = field(default_factory=uuid7)
+    run_after: datetime | None = None
+    delay: float | None = None
+    held: bool = False
+    parent_id: UUID | None = None
+    previous_id: UUID | None = None
+    maker_id: UUID | None = None
+    maker_claims: int | None = None
+    force_chain: bool = False
+    pass_result: bool = False
+    options: dict[str, Any] | None = None
+    created_by: str | None = None
+    subject: str | None = None
+
+    def as_json(self) -> str:
+        """Return the row as one JSON object, for `jsonb_to_recordset`."""
+        plain = json.dumps(
+            {
+                "id": str(self.id),
+                "name": self.name,
+                "queue": self.queue,
+                "priority": self.priority,
+                "run_after": self.run_after and self.run_after.isoformat(),
+                "delay": self.delay,
+                "held": self.held,
+                "parent_id": self.parent_id and str(self.parent_id),
+                "previous_id": self.previous_id and str(self.previous_id),
+                "maker_id": self.maker_id and str(self.maker_id),
+                "maker_claims": self.maker_claims,
+                "force_chain": self.force_chain,
+                "pass_result": self.pass_result,
+                "options": self.options,
+                "created_by": self.created_by,
+                "subject": self.subject,
+            }
+        )
+        return f'{plain[:-1]}, "args": {self.args}, "kwargs": {self.kwargs}}}'

@@ -1,0 +1,93 @@
+"""Values between claiming and finishing: what a worker has claimed, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from cq import states
+from cq.new import NewTask
+from cq.states import Status, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One task that this process may run, as long as its row still has these `claims`. In the order of `sql.CLAIM`."""
+
+    id: UUID
+    name: str
+    queue: str
+    priority: int
+    args: str
+    kwargs: str
+    options: str | None
+    claims: int
+    attempt: int
+    retries: int
+    transients: int
+    parent_id: UUID | None
+    previous_id: UUID | None
+    workflow_id: UUID | None
+    depth: int
+    run_after: datetime | None
+    scheduled_for: datetime | None
+    pass_result: bool
+    previous_result: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one claim ended: the transition, what the row keeps of it, and the tasks its body made.
+
+    `kind` is the attempt's outcome (None: the body had not started); `charge` names the budget that is charged.
+    """
+
+    task: Claimed
+    transition: Transition
+    kind: str | None
+    result: str | None = None
+    error: str | None = None
+    exception: str | None = None
+    traceback: str | None = None
+    reason: str | None = None
+    delay: float | None = None
+    charge: str = ""
+    result_of: UUID | None = None
+    made: tuple[NewTask, ...] = ()
+
+
+def returned(
+    task: Claimed,
+    result: str | None,
+    made: tuple[NewTask, ...] = (),
+    result_of: UUID | None = None,
+    waits: bool = False,
+) -> Outcome:
+    """The body came back; it waits if it has subtasks."""
+    transition = states.WAIT if waits else states.SUCCEED
+    return Outcome(task, transition, "success", result=result, made=made, result_of=result_of)
+
+
+def given_back(task: Claimed) -> Outcome:
+    """The body was not started; nobody will know."""
+    return Outcome(task, states.GIVE_BACK, None, charge="unstarted")
+
+
+def interrupted(task: Claimed) -> Outcome:
+    """The body was interrupted by its worker; nothing is charged."""
+    return Outcome(task, states.GIVE_BACK, "interrupted", error="Its worker was stopped.")
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A row that changed its status."""
+
+    id: UUID
+    status: Status
+    queue: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Say whether somebody may be waiting for this."""
+        return self.status in states.TERMINAL

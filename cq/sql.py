@@ -1,0 +1,455 @@
+"""Every statement that moves tasks. One comment line above each says which question it answers or what it does.
+
+Rules that all of them keep, under READ COMMITTED, where each statement sees what was committed before it began:
+- A status is written only where the row still has a source of the transition; statuses are literals, because a parameter would
+  keep the planner from the partial indexes.
+- Nobody waits for a task row while holding another: lists are locked with SKIP LOCKED.
+- FOR NO KEY UPDATE, never FOR UPDATE: an insert that refers to the row holds KEY SHARE on it and must not be skipped.
+- `= ANY(ARRAY(SELECT … LIMIT …))`, never `IN (SELECT … LIMIT …)`: the latter may be planned as a scan of the table.
+- `statement_timestamp()`, never `now()`, which stands still inside a long transaction.
+"""
+
+from cq import states
+from cq.states import sql_list
+
+NOW = "statement_timestamp()"
+# Read after the statement's snapshot was taken, so later than all that it sees: a parent ends after its subtasks, and a
+# successor starts after its predecessor, also on paper.
+LATER = "clock_timestamp()"
+_TERMINAL = sql_list(states.TERMINAL)
+_UNFINISHED = sql_list(states.UNFINISHED)
+_UNSUCCESSFUL = sql_list(states.UNSUCCESSFUL)
+_DELAYED = sql_list(states.DELAYED)
+
+_GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
+    id uuid, name text, queue text, priority smallint, run_after timestamptz, delay float8, held boolean,
+    parent_id uuid, previous_id uuid, maker_id uuid, maker_claims int, force_chain boolean, pass_result boolean,
+    options jsonb, created_by text, subject text, args jsonb, kwargs jsonb)"""
+_COLUMNS = """id, name, queue, priority, delay, parent_id, previous_id, force_chain, pass_result,
+    options, created_by, subject, args, kwargs, workflow_id, depth, run_after, status, finished_at, reason"""
+_PLAIN = """d.id, d.name, d.queue, d.priority, make_interval(secs => d.delay), d.parent_id, d.previous_id, d.force_chain,
+    d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs"""
+_INSERTED = "id, status, run_after, created_at, parent_id, workflow_id, depth, finished_at, reason"
+# When a new row is due: the past means now.
+_DUE = f"GREATEST({NOW}, d.run_after, {NOW} + make_interval(secs => coalesce(d.delay, 0)))"
+_QUEUED_OR_SCHEDULED = f"CASE WHEN due > {NOW} THEN 'SCHEDULED' ELSE 'QUEUED' END"
+_SKIPPED = "Its predecessor did not succeed."
+
+# Insert tasks that refer to no other task.
+ENQUEUE = f"""
+INSERT INTO cq_task ({_COLUMNS})
+SELECT {_PLAIN}, NULL, 0, due, CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END, NULL, NULL
+  FROM {_GIVEN}, LATERAL (SELECT {_DUE}) AS at(due)
+RETURNING {_INSERTED}
+"""
+
+# Insert successors of stored tasks, resolved at once where the predecessor has ended. A missing row: the predecessor is gone.
+# The predecessor is locked against removal, the parent against ending unseen; a settle request sees to what is in flight.
+ENQUEUE_NEXT = f"""
+WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
+before AS MATERIALIZED (
+    SELECT id, status, parent_id, coalesce(workflow_id, id) AS workflow_id FROM cq_task
+     WHERE id = ANY(ARRAY(SELECT previous_id FROM d)) FOR KEY SHARE),
+above AS MATERIALIZED (
+    SELECT id, depth FROM cq_task
+     WHERE id = ANY(ARRAY(SELECT parent_id FROM before)) AND status IN ({_UNFINISHED}) FOR SHARE),
+inserted AS (
+    INSERT INTO cq_task ({_COLUMNS})
+    SELECT d.id, d.name, d.queue, d.priority, make_interval(secs => d.delay), above.id, d.previous_id, d.force_chain,
+           d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs, before.workflow_id,
+           coalesce(above.depth + 1, 0), due, decided.status, CASE WHEN decided.status = 'SKIPPED' THEN {NOW} END,
+           CASE WHEN decided.status = 'SKIPPED' THEN '{_SKIPPED}' END
+      FROM d JOIN before ON before.id = d.previous_id LEFT JOIN above ON above.id = before.parent_id,
+           LATERAL (SELECT {_DUE}) AS at(due),
+           LATERAL (SELECT CASE
+               WHEN before.status IN ({_UNFINISHED}) THEN 'PENDING'
+               WHEN before.status = 'SUCCESS' OR d.force_chain AND before.status <> 'REVOKED' THEN {_QUEUED_OR_SCHEDULED}
+               ELSE 'SKIPPED' END) AS decided(status)
+    RETURNING {_INSERTED}, previous_id),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT previous_id FROM inserted WHERE status = 'PENDING'
+    UNION SELECT parent_id FROM inserted WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
+SELECT {_INSERTED} FROM inserted
+"""
+
+# Insert what bodies have made (subtasks, siblings, chains on them), in the transaction that ends the body; nothing if the
+# maker has been overtaken. A sibling asks for its parent to be settled: if that one was revoked, the revoke goes down to it.
+ENQUEUE_MADE = f"""
+WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
+inserted AS (
+    INSERT INTO cq_task ({_COLUMNS})
+    SELECT {_PLAIN}, coalesce(above.workflow_id, above.id, maker.workflow_id, maker.id), coalesce(above.depth + 1, 0), due,
+           CASE WHEN d.previous_id IS NOT NULL THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END, NULL, NULL
+      FROM d JOIN cq_task maker ON maker.id = d.maker_id AND maker.claims = d.maker_claims
+                 AND maker.status IN ('WAITING', 'SUCCESS')
+           LEFT JOIN cq_task above ON above.id = d.parent_id,
+           LATERAL (SELECT {_DUE}) AS at(due)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, status, queue, parent_id),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT DISTINCT d.parent_id FROM inserted JOIN d USING (id) WHERE d.parent_id <> d.maker_id)
+SELECT DISTINCT queue FROM inserted WHERE status <> 'PENDING'
+"""
+
+# Make a chain that the body itself has enqueued its subtask.
+ADOPT = """
+UPDATE cq_task t SET parent_id = maker.id, workflow_id = coalesce(maker.workflow_id, maker.id), depth = maker.depth + 1
+  FROM cq_task maker WHERE maker.id = %s AND t.id = ANY(%s::uuid[]) AND t.parent_id IS NULL
+RETURNING t.id
+"""
+
+# Which queues have ready tasks? One step of the ready index per queue, not per task.
+READY_QUEUES = """
+WITH RECURSIVE ready AS (
+    (SELECT queue FROM cq_task WHERE status = 'QUEUED' AND admitted ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.queue FROM cq_task t WHERE t.status = 'QUEUED' AND t.admitted AND t.queue > ready.queue
+             ORDER BY t.queue LIMIT 1)
+      FROM ready WHERE ready.queue IS NOT NULL)
+SELECT queue FROM ready WHERE queue IS NOT NULL
+"""
+
+# Take the best ready tasks of one queue for a living process.
+_CLAIM = f"""
+WITH me AS MATERIALIZED (
+    SELECT p.id, w.host || '/' || p.pid AS label FROM cq_process p JOIN cq_worker w ON w.id = p.worker_id
+     WHERE p.id = %s AND p.ended_at IS NULL AND w.lease_until > {NOW} FOR KEY SHARE OF w FOR SHARE OF p)
+UPDATE cq_task t
+   SET status = '{states.CLAIM.target}', claims = t.claims + 1, attempt = t.attempt + 1, process_id = me.id, worker = me.label,
+       started_at = {LATER}, ended_at = NULL, outcome = NULL
+  FROM me
+ WHERE t.id = ANY(ARRAY(
+        SELECT id FROM cq_task
+         WHERE status IN ({states.CLAIM.guard}) AND admitted AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}}
+         ORDER BY priority DESC, run_after, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
+    t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
+    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END
+"""
+# Those under which no process has died …
+CLAIM = _CLAIM.format(crashes="= 0")
+# … and the others, which run alone.
+CLAIM_SUSPECTS = _CLAIM.format(crashes="> 0")
+
+# Mark the transaction that a body begins in; the mark is gone if it was ended behind Django's back.
+MARK = "SAVEPOINT cq_body"
+UNMARK = "RELEASE SAVEPOINT cq_body"
+
+_FINISH = """
+WITH given AS (
+    SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+                         %s::text[], %s::float8[], %s::text[], %s::uuid[])
+        AS g(id, claims, target, outcome, result, error, exception, traceback, reason, delay, charge, result_of)),
+mine AS MATERIALIZED (
+    SELECT t.id, t.attempt, t.started_at, t.worker, g.target, g.outcome, g.result, g.error, g.exception, g.traceback, g.reason,
+           g.delay, g.charge, g.result_of
+      FROM given g JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING'
+       FOR NO KEY UPDATE OF t {skip_locked}),
+past AS (
+    INSERT INTO cq_pastattempt (task_id, number, started_at, ended_at, worker, outcome, error, exception, traceback)
+    SELECT id, attempt, started_at, {now}, worker, outcome, error, exception, traceback
+      FROM mine WHERE target IN ('RETRY', 'QUEUED') AND outcome IS NOT NULL)
+UPDATE cq_task t
+   SET status = mine.target, process_id = NULL, outcome = mine.outcome, ended_at = CASE WHEN mine.outcome IS NOT NULL THEN {now} END,
+       result = mine.result::jsonb, result_of_id = mine.result_of, reason = mine.reason,
+       error = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.error ELSE mine.error END,
+       exception = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.exception ELSE mine.exception END,
+       traceback = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.traceback ELSE mine.traceback END,
+       retries = t.retries + (mine.charge = 'retries')::int, transients = t.transients + (mine.charge = 'transients')::int,
+       attempt = t.attempt - (mine.charge = 'unstarted')::int,
+       run_after = CASE WHEN mine.target = 'RETRY' THEN {now} + make_interval(secs => mine.delay) ELSE t.run_after END,
+       finished_at = CASE WHEN mine.target IN ({terminal}) THEN {now} END
+  FROM mine WHERE t.id = mine.id
+RETURNING t.id, t.status, t.queue
+"""
+# Write the outcomes of bodies, each only while its claim holds. Rows that somebody has locked are left for another try …
+FINISH = _FINISH.format(skip_locked="SKIP LOCKED", now=NOW, terminal=_TERMINAL)
+# … or waited for, by a body that ends its own transaction and holds no other task row.
+FINISH_OWN = _FINISH.format(skip_locked="", now=NOW, terminal=_TERMINAL)
+
+# Which of these claims still hold? (A row that was skipped is locked by somebody; one that is not here was overtaken.)
+STILL_MINE = """
+SELECT t.id FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
+  JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING'
+"""
+
+# Ask for whatever may follow from these tasks to be settled. After the swap: whoever chains onto one of them concurrently
+# leaves a request of his own. In a body's transaction of a higher level, which cannot see him, it is asked for in any case.
+ASK = f"""
+INSERT INTO cq_settlerequest (task_id)
+SELECT DISTINCT asked FROM (
+    SELECT parent_id FROM cq_task WHERE id = ANY(%s::uuid[]) AND parent_id IS NOT NULL AND status IN ({_TERMINAL})
+    UNION ALL
+    SELECT id FROM cq_task WHERE id = ANY(%s::uuid[]) AND status IN ('WAITING', 'REVOKED')
+    UNION ALL
+    SELECT n.previous_id FROM cq_task n JOIN cq_task t ON t.id = n.previous_id
+     WHERE n.previous_id = ANY(%s::uuid[]) AND n.status = 'PENDING' AND t.status IN ({_TERMINAL})
+    UNION ALL
+    SELECT id FROM cq_task WHERE id = ANY(%s::uuid[]) AND current_setting('transaction_isolation') <> 'read committed') AS q(asked)
+RETURNING task_id
+"""
+
+# Which tasks are asked for, from this one on? One step of the index per task, so that no pile of requests hides another.
+ASKED = """
+WITH RECURSIVE asked AS (
+    (SELECT task_id, 1 AS n FROM cq_settlerequest WHERE task_id > %s ORDER BY task_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.task_id FROM cq_settlerequest r WHERE r.task_id > asked.task_id ORDER BY r.task_id LIMIT 1), n + 1
+      FROM asked WHERE asked.task_id IS NOT NULL AND n < %s)
+SELECT task_id FROM asked WHERE task_id IS NOT NULL
+"""
+
+# Lock the tasks to be settled; somebody else is on those that are missing, and their requests stay.
+SETTLE_LOCK = "SELECT id, status FROM cq_task WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+
+# Delete their requests, and those of tasks that are gone. BEFORE looking: a request that comes later makes another look.
+SETTLE_TAKE = """
+DELETE FROM cq_settlerequest r WHERE r.task_id = ANY(%s::uuid[])
+    OR r.task_id = ANY(%s::uuid[]) AND NOT EXISTS (SELECT 1 FROM cq_task t WHERE t.id = r.task_id)
+"""
+
+# End the parents whose subtasks have all ended, and ask for the parents above them.
+SETTLE_END = f"""
+WITH ended AS (
+    UPDATE cq_task t
+       SET status = CASE WHEN fine THEN '{states.SUCCEED.target}' ELSE '{states.FALL_SHORT.target}' END, finished_at = {LATER},
+           result = CASE WHEN t.result_of_id IS NULL THEN t.result
+                         ELSE (SELECT r.result FROM cq_task r WHERE r.id = t.result_of_id) END,
+           reason = CASE WHEN NOT fine THEN 'Not all of its subtasks succeeded.' END
+      FROM (SELECT w.id, NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL})) AS fine
+              FROM cq_task w
+             WHERE w.id = ANY(%s::uuid[]) AND w.status IN ({states.FALL_SHORT.guard})
+               AND NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNFINISHED}))) AS judged
+     WHERE t.id = judged.id
+    RETURNING t.id, t.parent_id),
+asked AS (INSERT INTO cq_settlerequest (task_id) SELECT DISTINCT parent_id FROM ended WHERE parent_id IS NOT NULL)
+SELECT id FROM ended
+"""
+
+# Carry a revoke one level down: to unfinished subtasks, and to successors that were there when it came.
+SETTLE_REVOKE = f"""
+WITH above AS MATERIALIZED (SELECT id, finished_at FROM cq_task WHERE id = ANY(%s::uuid[]) AND status = 'REVOKED'),
+revoked AS (
+    UPDATE cq_task t
+       SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL,
+           outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
+           ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END,
+           reason = CASE WHEN above.id = t.parent_id THEN 'Its parent was revoked.' ELSE 'Its predecessor was revoked.' END
+      FROM above
+     WHERE (above.id = t.parent_id OR above.id = t.previous_id AND t.created_at < above.finished_at)
+       AND t.id = ANY(ARRAY(
+            SELECT id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard})
+             LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED)
+         || ARRAY(
+            SELECT id FROM cq_task WHERE previous_id = ANY(ARRAY(SELECT id FROM above)) AND status = 'PENDING'
+             LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+    RETURNING t.id, t.parent_id),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM revoked UNION SELECT parent_id FROM revoked WHERE parent_id IS NOT NULL)
+SELECT id FROM revoked
+"""
+
+# Release or skip the successors of tasks that have ended.
+SETTLE_RELEASE = f"""
+WITH ready AS MATERIALIZED (
+    SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs,
+           GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0')) AS due
+      FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
+     WHERE n.previous_id = ANY(%s::uuid[]) AND n.status IN ({states.RELEASE.guard}) AND before.status IN ({_TERMINAL})
+       AND (before.status <> 'REVOKED' OR n.created_at >= before.finished_at)
+     LIMIT 5000 FOR NO KEY UPDATE OF n SKIP LOCKED),
+moved AS (
+    UPDATE cq_task t
+       SET status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END,
+           run_after = due, finished_at = CASE WHEN NOT runs THEN {LATER} END,
+           reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END
+      FROM ready WHERE t.id = ready.id
+    RETURNING t.id, t.parent_id, t.status, t.queue),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM moved WHERE status = 'SKIPPED'
+    UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
+SELECT id, status, queue FROM moved
+"""
+
+# Ask again for those whose neighbours somebody had locked, or that were too many for one round.
+SETTLE_AGAIN = f"""
+INSERT INTO cq_settlerequest (task_id)
+SELECT t.id FROM cq_task t WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_TERMINAL})
+   AND (EXISTS (SELECT 1 FROM cq_task n WHERE n.previous_id = t.id AND n.status = 'PENDING')
+     OR EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = t.id AND c.status IN ({_UNFINISHED})))
+"""
+
+# Make ready what is due.
+PROMOTE = f"""
+UPDATE cq_task t SET status = '{states.PROMOTE.target}'
+ WHERE t.id = ANY(ARRAY(
+        SELECT id FROM cq_task WHERE status IN ({states.PROMOTE.guard}) AND run_after <= {NOW}
+         ORDER BY run_after LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING t.queue
+"""
+
+# Is anything to be settled, and in how many seconds is the next delayed task due?
+PEEK = f"""
+SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
+       (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED}))
+"""
+
+# Stop these tasks, where they are unfinished. In id order: a person may revoke several in one transaction.
+REVOKE = f"""
+WITH mine AS MATERIALIZED (
+    SELECT id, status AS was FROM cq_task WHERE id = ANY(%s::uuid[]) AND status IN ({states.REVOKE.guard})
+     ORDER BY id FOR NO KEY UPDATE)
+UPDATE cq_task t
+   SET status = '{states.REVOKE.target}', finished_at = {NOW}, process_id = NULL, reason = %s, terminate = %s,
+       outcome = CASE WHEN mine.was = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
+       ended_at = CASE WHEN mine.was = 'RUNNING' THEN {NOW} ELSE t.ended_at END
+  FROM mine WHERE t.id = mine.id
+RETURNING t.id
+"""
+
+# Which unfinished tasks come first after these, through predecessors that have ended?
+UNFINISHED_AFTER = f"""
+WITH RECURSIVE after AS (
+    SELECT id, status FROM cq_task WHERE previous_id = ANY(%s::uuid[])
+    UNION
+    SELECT n.id, n.status FROM cq_task n JOIN after ON n.previous_id = after.id AND after.status IN ({_TERMINAL}))
+SELECT id FROM after WHERE status IN ({_UNFINISHED})
+"""
+
+# Let a task go that was held back until it was submitted.
+SUBMIT = f"""
+UPDATE cq_task t SET status = {_QUEUED_OR_SCHEDULED}, run_after = due, args = %s::jsonb
+  FROM (SELECT id, GREATEST({NOW}, run_after, {NOW} + coalesce(delay, interval '0')) AS due FROM cq_task WHERE id = %s) AS held
+ WHERE t.id = held.id AND t.status IN ({states.RELEASE.guard}) AND t.previous_id IS NULL
+RETURNING t.queue
+"""
+
+# Show a worker's sign of life; no row: it was declared dead.
+HEARTBEAT = f"""
+UPDATE cq_worker SET lease_until = {NOW} + make_interval(secs => %s) WHERE id = %s AND lease_until > {NOW} RETURNING id
+"""
+
+# Enter a worker, a process; another keeper may have done it.
+ENTER_WORKER = f"""
+INSERT INTO cq_worker (id, host, pid, version, queues, names, slots, lease_until)
+VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, {NOW} + make_interval(secs => %s)) ON CONFLICT (id) DO NOTHING
+"""
+ENTER_PROCESS = "INSERT INTO cq_process (id, worker_id, pid) VALUES (%s, %s, %s) ON CONFLICT (id) DO NOTHING"
+
+# Declare a process dead and keep what had started in it. Waits for a claim of it that is just being committed.
+END_PROCESS = f"""
+UPDATE cq_process SET ended_at = {NOW}, started = %s::jsonb, was_stopped = %s WHERE id = %s AND ended_at IS NULL
+"""
+
+# Declare the workers dead whose lease is over, and their processes with them. A claim in flight holds its worker's row.
+END_WORKERS = f"""
+WITH dead AS MATERIALIZED (SELECT id FROM cq_worker WHERE lease_until < {NOW} FOR UPDATE SKIP LOCKED),
+ended AS (UPDATE cq_process SET ended_at = {NOW} WHERE ended_at IS NULL AND worker_id IN (SELECT id FROM dead))
+DELETE FROM cq_worker w USING dead WHERE w.id = dead.id RETURNING w.id
+"""
+
+# A worker that stops in order blames nobody for what it could not give back, and takes itself off the register.
+END_PROCESSES = f"UPDATE cq_process SET ended_at = {NOW}, was_stopped = true WHERE worker_id = %s AND ended_at IS NULL"
+LEAVE = "DELETE FROM cq_worker WHERE id = %s"
+
+# Which processes are dead?
+DEAD_PROCESSES = "SELECT id FROM cq_process WHERE ended_at IS NOT NULL ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED"
+
+# Take over what dead processes hold: charge a crash where the body had started and nobody stopped it, hand back the rest.
+RESCUE = f"""
+WITH held AS MATERIALIZED (
+    SELECT t.id, t.attempt, t.started_at, t.worker, s.had_started, s.had_started AND NOT p.was_stopped AS charged,
+           t.crashes + 1 >= %s AS spent
+      FROM cq_task t JOIN cq_process p ON p.id = t.process_id,
+           LATERAL (SELECT p.started IS NULL OR p.started ? t.id::text) AS s(had_started)
+     WHERE t.process_id = ANY(%s::uuid[]) AND t.status = 'RUNNING' LIMIT 1000 FOR NO KEY UPDATE OF t SKIP LOCKED),
+past AS (
+    INSERT INTO cq_pastattempt (task_id, number, started_at, ended_at, worker, outcome, error)
+    SELECT id, attempt, started_at, {NOW}, worker, CASE WHEN charged THEN 'crashed' ELSE 'interrupted' END,
+           CASE WHEN charged THEN 'The worker process died.' ELSE 'Its worker was stopped.' END
+      FROM held WHERE had_started AND NOT (charged AND spent))
+UPDATE cq_task t
+   SET status = CASE WHEN NOT charged THEN '{states.GIVE_BACK.target}' WHEN spent THEN '{states.LOSE.target}'
+                     ELSE '{states.RETRY_LATER.target}' END,
+       process_id = NULL, crashes = t.crashes + charged::int, attempt = t.attempt - (NOT had_started)::int,
+       outcome = CASE WHEN charged THEN 'crashed' WHEN had_started THEN 'interrupted' END,
+       ended_at = CASE WHEN had_started THEN {NOW} END,
+       run_after = CASE WHEN charged AND NOT spent THEN {NOW} + make_interval(secs => power(2, t.crashes) - 1) ELSE t.run_after END,
+       finished_at = CASE WHEN charged AND spent THEN {NOW} END,
+       reason = CASE WHEN charged AND spent THEN format('Its worker process died %%s times while running it.', t.crashes + 1) END
+  FROM held WHERE t.id = held.id
+RETURNING t.id, t.status, t.queue
+"""
+
+# Hand back what a process holds but for these, because it does not answer or does not know of them; nobody is charged.
+HAND_BACK = f"""
+UPDATE cq_task t
+   SET status = '{states.GIVE_BACK.target}', process_id = NULL, attempt = t.attempt - 1
+ WHERE t.id = ANY(ARRAY(
+        SELECT id FROM cq_task
+         WHERE process_id = %s AND status IN ({states.GIVE_BACK.guard}) AND NOT id = ANY(%s::uuid[])
+           AND started_at <= {NOW} - make_interval(secs => %s) FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING t.id, t.status, t.queue
+"""
+
+# Strike dead processes off the register that hold nothing any more.
+STRIKE_OFF = """
+DELETE FROM cq_process p WHERE p.id = ANY(%s::uuid[])
+   AND NOT EXISTS (SELECT 1 FROM cq_task t WHERE t.process_id = p.id AND t.status = 'RUNNING')
+"""
+
+# End what dead processes still have open in the database, so that their locks do not hold up the next attempt.
+TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE application_name = ANY(%s::text[]) AND state <> 'idle' AND pid <> pg_backend_pid()
+"""
+
+# Which names of ready tasks does no living worker know?
+UNKNOWN_NAMES = f"""
+SELECT DISTINCT q.name FROM cq_task q
+ WHERE q.status = 'QUEUED' AND q.admitted
+   AND NOT EXISTS (SELECT 1 FROM cq_worker w WHERE w.lease_until > {NOW} AND w.names ? q.name)
+"""
+
+# Fail what no living worker has known the name of for too long.
+REFUSE = f"""
+UPDATE cq_task t
+   SET status = '{states.REFUSE.target}', finished_at = {NOW}, exception = 'cq.exceptions.TaskNotRegistered',
+       error = format('No worker knows a task %%L. Is its module imported? Installed apps are searched for tasks.py.', t.name)
+ WHERE t.id = ANY(ARRAY(
+        SELECT q.id FROM cq_task q
+         WHERE q.status IN ({states.REFUSE.guard}) AND q.admitted AND q.name = ANY(%s::text[])
+           AND q.run_after < {NOW} - make_interval(secs => %s)
+           AND NOT EXISTS (SELECT 1 FROM cq_worker w WHERE w.lease_until > {NOW} AND w.names ? q.name)
+         LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING t.id
+"""
+
+_SERVED = "(%s::text[] IS NULL OR queue = ANY(%s::text[]))"
+# In the order of the ready index: without it the planner may read the whole table, past all finished rows, for the first one.
+_FIRST_READY = f"""(SELECT true FROM cq_task
+    WHERE status = 'QUEUED' AND admitted AND {{crashes}} AND {_SERVED} AND name = ANY(%s::text[])
+    ORDER BY queue, priority DESC, run_after, id LIMIT 1)"""
+
+# Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due)
+LOOK = f"""
+SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
+       {_FIRST_READY.format(crashes="crashes = 0")} IS NOT NULL,
+       (SELECT count(*) FROM (
+           SELECT 1 FROM cq_task WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND name = ANY(%s::text[])
+            ORDER BY queue, priority DESC, run_after, id LIMIT 64) AS suspects),
+       EXISTS (SELECT 1 FROM cq_process WHERE ended_at IS NOT NULL) OR EXISTS (SELECT 1 FROM cq_worker WHERE lease_until < {NOW}),
+       (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED}))
+"""
+
+# Is there still something to run in these queues, or on its way back to them?
+BUSY = f"""
+SELECT EXISTS (SELECT 1 FROM cq_settlerequest)
+    OR (SELECT true FROM cq_task WHERE status = 'RUNNING' AND {_SERVED} ORDER BY process_id LIMIT 1) IS NOT NULL
+    OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} ORDER BY run_after LIMIT 1) IS NOT NULL
+    OR {_FIRST_READY.format(crashes="true")} IS NOT NULL
+"""

@@ -1,0 +1,89 @@
+"""The transaction that a body runs in: whether it was used, and whether it is still the one that CQ opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from cq import engine
+from cq.exceptions import NotAllowedHere, TransactionBroken
+
+ENDED = "The body closed its connection or ended its transaction; what it wrote may be lost, or kept by halves."
+_CHANGES_SESSION = re.compile(
+    r"\s*(?:SET\s+(?!LOCAL|TRANSACTION|CONSTRAINTS)|SELECT\s+set_config\(.*,\s*false\s*\))", re.IGNORECASE
+)
+_BEFORE_THE_FIRST_WORD = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*", re.DOTALL)
+_ENDS_TRANSACTIONS = ("COMMIT", "ROLLBACK", "BEGIN", "END", "ABORT", "START TRANSACTION", "PREPARE TRANSACTION")
+
+
+class Watch:
+    """Notes whether a body used its database connection, and keeps it from ending the transaction that CQ has opened."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, *, forbids: bool = True) -> None:
+        self.forbids = forbids
+        self.connection = connection
+        self.hooks = len(connection.run_on_commit)
+        self.saw_statement = False
+        self.has_marked = False
+        self.changes_session = False
+        self.depth = depth(connection)
+
+    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+        self.saw_statement = True
+        self.changes_session = self.changes_session or bool(_CHANGES_SESSION.match(str(sql)))
+        if not self.forbids:
+            return execute(sql, params, many, context)
+        words = _BEFORE_THE_FIRST_WORD.sub("", str(sql), count=1)[:40].upper()
+        if words.startswith(_ENDS_TRANSACTIONS) and not words.startswith("ROLLBACK TO"):
+            raise NotAllowedHere(
+                f"{words.split()[0]} in an atomic task: CQ commits its work together with its completion. "
+                "Use transaction.atomic() for a part, or @task(atomic=False)."
+            )
+        if not self.has_marked:
+            self.has_marked = True
+            engine.mark()
+        return execute(sql, params, many, context)
+
+    @property
+    def has_used(self) -> bool:
+        """Say whether there is anything to commit: then completion commits with it."""
+        return (
+            self.saw_statement or len(self.connection.run_on_commit) > self.hooks or _is_in_transaction(self.connection)
+        )
+
+    def check(self) -> None:
+        """Find a transaction that was ended behind Django's back."""
+        if depth(self.connection) != self.depth:
+            raise TransactionBroken(
+                "The body left a transaction open; it was rolled back. Use transaction.atomic() as a context."
+            )
+        if self.connection.closed_in_transaction or (self.saw_statement and not _is_in_transaction(self.connection)):
+            raise TransactionBroken(ENDED)
+        if self.connection.needs_rollback or _status(self.connection) == "INERROR":
+            raise TransactionBroken(
+                "The body caught a database error and went on: its transaction can only be rolled back. "
+                "Put the statement that may fail into its own transaction.atomic()."
+            )
+
+
+def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    return _status(connection) in ("ACTIVE", "INTRANS", "INERROR")
+
+
+def _status(connection: BaseDatabaseWrapper) -> str:
+    raw: Any = connection.connection
+    return "CLOSED" if raw is None or raw.closed else str(raw.info.transaction_status.name)
+
+
+OUTSIDE = (0, False)
+
+
+def depth(connection: BaseDatabaseWrapper) -> tuple[int, bool]:
+    """Say how deep in transactions a connection is."""
+    if connection.in_atomic_block:
+        return len(connection.savepoint_ids) + 1, False
+    is_open = connection.connection is not None and not connection.autocommit
+    return 0, is_open or _is_in_transaction(connection)

@@ -1,0 +1,24 @@
+"""How a worker was asked to run."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """The command line of `cq_runworker`; `queues` None serves all."""
+
+    queues: tuple[str, ...] | None = None
+    processes: int = 1
+    threads: int = 4
+    grace: float = 30.0
+    drain: bool = False
+
+
+# Coroutines that one child runs at once.
+COROUTINES = 100
+# Work that a child claims ahead of its free slots: as much as recent durations make of this time …
+AHEAD_SECONDS = 0.05
+# … and never more tasks than this.
+AHEAD_MOST = 200
+# A claim that waits longer than this is given back instead of started.
+LONGEST_WAIT = 0.1

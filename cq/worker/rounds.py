@@ -1,0 +1,368 @@
+"""The engine thread of a child: round by round it finishes what has ended, settles, promotes what is due, and claims what fits.
+
+The only thread of the process that writes outcomes in batches, and the only one that claims. It sleeps until a body has ended, a
+hint or the keeper has woken it, or something that it knows of is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from math import inf
+from uuid import UUID
+
+from django.db import DataError, IntegrityError
+from django.db import Error as DatabaseError
+
+from cq import database, engine, notifier, registry, settle, states
+from cq.conf import conf
+from cq.engine import Finished, Wish
+from cq.executor import Executed
+from cq.failpoints import failpoint
+from cq.failure import fit
+from cq.outcome import Claimed, Outcome, given_back, interrupted
+from cq.worker.bodies import Bodies, Body
+from cq.worker.options import WorkerOptions
+
+logger = logging.getLogger("cq.worker")
+task_logger = logging.getLogger("cq.task")
+
+# While a parent's subtasks end by the hundred, a look at the parent after each would find nothing: pause after a vain one.
+_VAIN_SETTLE_PAUSE = 0.02
+# A long chain of consequences is settled in pieces, so that tasks are finished and claimed in between.
+_SETTLE_BUDGET = 0.1
+_LOCKED_PAUSE = 0.05
+_LONGEST_BACKOFF = 5.0
+_LONGEST_SLEEP = 60.0
+_LOOK_FOR_QUEUES_EVERY = 10
+# What this process has claimed for so long, it knows of.
+_UNKNOWN_AFTER = 1.0
+_RECONCILE_SOON = 2.0
+# A cancelled coroutine gets so long to end.
+_CANCEL_WITHIN = 1.0
+
+
+class Rounds(threading.Thread):
+    """The engine thread."""
+
+    def __init__(self, process_id: UUID, options: WorkerOptions, *, suspects: bool = False) -> None:
+        super().__init__(name="cq-engine", daemon=True)
+        self.process_id = process_id
+        self.options = options
+        self.suspects = suspects
+        self.bodies: Bodies
+        self.counts: Counter[str] = Counter()
+        self.is_done = threading.Event()
+        self._condition = threading.Condition()
+        self._ended: list[Body] = []
+        self._unwritten: list[Body] = []
+        self._is_woken = True
+        self._has_more = True
+        self._is_stopping = False
+        self._interrupt_at: float | None = None
+        self._has_interrupted = False
+        self._settle_at: float | None = None
+        self._vain_until = 0.0
+        self._due_at: float | None = None
+        self._retry_at: float | None = None
+        self._old_at: float | None = None
+        self._failures = 0
+        self._turn = 0
+        self._passes_on = False
+        self._vain_claims = 0
+        self._broke_at = -inf
+        self._reconcile_at = time.monotonic() + conf().LEASE
+        self._queues: list[str] = []
+        self._names = registry.names()
+
+    def wake(self) -> None:
+        """Look at the database in the next round."""
+        with self._condition:
+            self._is_woken = True
+            self._condition.notify()
+
+    def put(self, body: Body) -> None:
+        """A body has ended."""
+        with self._condition:
+            self.bodies.free(body)
+            self._ended.append(body)
+            self._condition.notify()
+
+    def stop(self, grace: float) -> None:
+        """Claim nothing more; after the grace, interrupt what still runs."""
+        with self._condition:
+            if not self._is_stopping:
+                self._is_stopping = True
+                self.bodies.give_back_waiting()
+                self._interrupt_at = time.monotonic() + grace
+            self._condition.notify()
+
+    @property
+    def has_room(self) -> bool:
+        """Say whether this process could claim something."""
+        return self._room > 0
+
+    @property
+    def _room(self) -> int:
+        return 0 if self._is_stopping else self.bodies.room
+
+    def run(self) -> None:
+        logger.debug("engine started process=%s", self.process_id)
+        database.use_read_committed()
+        while not self._can_end():
+            self._sleep()
+            try:
+                self._round()
+                self._failures = 0
+            except DatabaseError as error:
+                self._back_off(error)
+        self.is_done.set()
+        logger.debug("engine ended process=%s counts=%s", self.process_id, dict(self.counts))
+
+    def _can_end(self) -> bool:
+        with self._condition:
+            idle = not self._ended and not self._unwritten
+            if self.suspects and idle and self.bodies.is_idle and not self._has_more and not self._is_woken:
+                return True
+            return self._is_stopping and idle and (self.bodies.is_idle or self._has_given_up())
+
+    def _has_given_up(self) -> bool:
+        """Say whether only threads are left, which nothing but the end of the process can stop."""
+        if not self._has_interrupted or self._interrupt_at is None:
+            return False
+        return not self.bodies.has_coroutines or time.monotonic() > self._interrupt_at + _CANCEL_WITHIN
+
+    def _sleep(self) -> None:
+        with self._condition:
+            while self._failures and self._retry_at and (left := self._retry_at - time.monotonic()) > 0:
+                self._condition.wait(left)
+            while not self._has_work() and (pause := self._pause()) > 0:
+                self._condition.wait(pause)
+
+    def _has_work(self) -> bool:
+        has_stopped = self._is_stopping and self.bodies.is_idle and not self._unwritten
+        return bool(self._ended or self._is_woken or has_stopped or (self._has_more and self.has_room))
+
+    def _pause(self) -> float:
+        times = [self._retry_at, self._due_at, self._settle_at, self._old_at, self._reconcile_at]
+        if self._interrupt_at is not None and not self._has_interrupted:
+            times.append(self._interrupt_at)
+        elif self._interrupt_at is not None and self.bodies.has_coroutines:
+            times.append(max(self._interrupt_at + _CANCEL_WITHIN, time.monotonic() + _LOCKED_PAUSE))
+        due = [at for at in times if at is not None]
+        return min(due) - time.monotonic() if due else _LONGEST_SLEEP
+
+    def _back_off(self, error: DatabaseError) -> None:
+        self._failures += 1
+        pause = min(_LONGEST_BACKOFF, 0.05 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)
+        logger.warning("database unavailable error=%s; next try in %.1f s", database.first_line(error), pause)
+        database.mend()
+        self._retry_at = time.monotonic() + pause
+        self._is_woken = True
+
+    def _round(self) -> None:
+        with self._condition:
+            ended, self._ended = self._ended, []
+            woken, self._is_woken = self._is_woken, False
+        self._unwritten += ended
+        self._retry_at = None
+        if self._interrupt_at is not None and time.monotonic() >= self._interrupt_at and not self._has_interrupted:
+            self._interrupt()
+        try:
+            self._give_back_unknown()
+            finished = self._exchange(woken)
+            self._settle(finished, self._is_past(self._settle_at))
+            if woken or self._is_past(self._due_at):
+                self._look()
+            self._old_at = self._after(self.bodies.too_old())
+        except BaseException:
+            self._is_woken = self._is_woken or woken
+            raise
+
+    def _give_back_unknown(self) -> None:
+        """Give back what an exchange that broke off has claimed without our hearing of it, once it is seen.
+
+        Its commit may come long after its connection went away: so again and again for a while, and now and then for ever.
+        """
+        now = time.monotonic()
+        if now < self._reconcile_at:
+            return
+        known = [*self.bodies.known(), *(body.task.id for body in [*self._unwritten, *self._ended])]
+        for task in engine.hand_back(self.process_id, known, after=_UNKNOWN_AFTER):
+            logger.warning("gave back a claim that nobody here knew of task=%s", task.id)
+        is_suspicious = now < self._broke_at + conf().LEASE
+        self._reconcile_at = now + (_RECONCILE_SOON if is_suspicious else conf().LEASE)
+
+    def _after(self, seconds: float | None) -> float | None:
+        return None if seconds is None else time.monotonic() + seconds
+
+    def _is_past(self, at: float | None) -> bool:
+        return at is not None and time.monotonic() >= at
+
+    def _interrupt(self) -> None:
+        """The grace is over: give back what still runs. Whoever commits first, the body or this, the other is fenced."""
+        self._has_interrupted = True
+        for body in self.bodies.interrupt():
+            outcome = given_back(body.task) if body.mark is None else interrupted(body.task)
+            stopped = Body(body.task, body.is_coroutine, None, Executed(outcome))
+            self._unwritten.append(stopped)
+
+    def _exchange(self, woken: bool) -> Finished:
+        """Write what has ended and claim what fits; keep what somebody has locked for another round."""
+        finished = Finished()
+        bodies = self._unwritten
+        for body in bodies:
+            if _is_written(body) and body.executed and body.executed.finished:
+                finished.add(body.executed.finished)
+        # Of a body that was interrupted and ended all the same, its own outcome counts.
+        to_write = {_claim_of(body): body for body in bodies if not _is_written(body)}
+        outcomes = [body.executed.outcome for body in to_write.values() if body.executed and body.executed.outcome]
+        wish = self._wish(woken)
+        locked = self._write(outcomes, wish, finished) if outcomes or wish else set()
+        self._unwritten = [body for body in to_write.values() if _is_locked(body, locked)]
+        if locked:
+            self._retry_at = time.monotonic() + _LOCKED_PAUSE
+        for body in bodies:
+            if not _is_locked(body, locked):
+                self.bodies.marks.end(body.mark)
+                body.mark = None
+        for outcome in outcomes:
+            if outcome.transition is states.RETRY_LATER and outcome.delay is not None:
+                self._expect(outcome.delay)
+        self._log(finished)
+        return finished
+
+    def _write(self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished) -> set[UUID]:
+        """Write a list; return the tasks that somebody has locked. A list that fails as a whole is written one by one."""
+        try:
+            this, claimed = engine.exchange(outcomes, wish)
+        except (DataError, IntegrityError) as error:
+            if len(outcomes) > 1:
+                return set().union(*(self._write([outcome], None, finished) for outcome in outcomes))
+            return self._write([_unstorable(outcomes[0], error)], None, finished)
+        except DatabaseError:
+            self._broke_at = self._reconcile_at = time.monotonic()
+            raise
+        failpoint("rounds.exchanged")
+        if wish is not None:
+            self._start(claimed, wish)
+        finished.add(this)
+        moved = {row.id for row in this.moved}
+        missing = [outcome for outcome in outcomes if outcome.task.id not in moved]
+        if not missing:
+            return set()
+        locked = engine.still_mine(missing)
+        self.counts["fenced"] += len(missing) - len(locked)
+        self.counts["locked"] += len(locked)
+        return locked
+
+    def _settle(self, finished: Finished, now: bool) -> None:
+        """Settle what was asked for, here or by others, and say who has ended and where there is work."""
+        ended = [row.id for row in finished.moved if row.has_ended]
+        queues = set(finished.queues)
+        if finished.asked and self._settle_at is None:
+            self._settle_at = max(time.monotonic(), self._vain_until)
+        if now or self._is_past(self._settle_at):
+            settled = settle.settle_all(_SETTLE_BUDGET)
+            self._settle_at = None if settled.is_complete else time.monotonic()
+            self._vain_until = 0.0 if settled.moved else time.monotonic() + _VAIN_SETTLE_PAUSE
+            ended += settled.ended
+            queues |= settled.queues
+        if ended:
+            notifier.announce(ended)
+        if queues:
+            self._has_more = True
+            notifier.wake(queues)
+
+    def _look(self) -> None:
+        """See to what others have left: requests to settle, and tasks that are due."""
+        to_settle, seconds = engine.peek()
+        if to_settle:
+            self._settle(Finished(), True)
+        self._due_at = None
+        if seconds is not None and seconds <= 0:
+            self._promote()
+        elif seconds is not None:
+            self._expect(seconds)
+
+    def _promote(self) -> None:
+        if queues := engine.promote():
+            self._has_more = True
+            notifier.wake(queues)
+        _, seconds = engine.peek()
+        if seconds is not None:  # one that is due still is locked by somebody
+            self._expect(max(seconds, _LOCKED_PAUSE))
+
+    def _expect(self, seconds: float) -> None:
+        at = time.monotonic() + min(max(seconds, 0.0), _LONGEST_SLEEP) + 0.001
+        self._due_at = at if self._due_at is None else min(self._due_at, at)
+
+    def _wish(self, woken: bool) -> Wish | None:
+        """Say what fits, fairly shared among the queues; each time another one comes first."""
+        if woken:
+            self._vain_claims = 0
+        self._has_more = self._has_more or woken
+        room = self._room
+        if room <= 0 or not self._has_more:
+            return None
+        if self.options.queues is not None:
+            self._queues = list(self.options.queues)
+        elif woken or not self._queues or self._turn % _LOOK_FOR_QUEUES_EVERY == 0:
+            self._queues = engine.ready_queues()
+        if not self._queues:
+            self._has_more = False
+            return None
+        self._turn += 1
+        first = self._turn % len(self._queues)
+        share, rest = divmod(room, len(self._queues))
+        in_turn = self._queues[first:] + self._queues[:first]
+        shares = {queue: share + (number < rest) for number, queue in enumerate(in_turn)}
+        self._passes_on = woken and not self.suspects
+        return Wish(self.process_id, shares, self._names, self.suspects)
+
+    def _start(self, claimed: Sequence[Claimed], wish: Wish) -> None:
+        """Start what was claimed. A claim that got all it asked of a queue expects more, and passes the wake-up on."""
+        got = Counter(task.queue for task in claimed)
+        full = [queue for queue, share in wish.shares.items() if got[queue] >= share > 0]
+        self._vain_claims = 0 if claimed else self._vain_claims + 1
+        were_all_asked = all(wish.shares.values()) or self._vain_claims >= len(wish.shares)
+        self._has_more = bool(full) or not were_all_asked
+        if not self._has_more:
+            self._queues = []
+        for task in claimed:
+            task_logger.debug("started task=%s name=%s attempt=%s", task.id, task.name, task.attempt)
+            self.bodies.start(task)
+        if full and self._passes_on:
+            notifier.wake(full)
+
+    def _log(self, finished: Finished) -> None:
+        if task_logger.isEnabledFor(logging.INFO):
+            for row in finished.moved:
+                task_logger.info("task=%s status=%s", row.id, row.status.value)
+
+
+def _claim_of(body: Body) -> tuple[UUID, int]:
+    return body.task.id, body.task.claims
+
+
+def _is_locked(body: Body, locked: set[UUID]) -> bool:
+    return body.task.id in locked and not _is_written(body)
+
+
+def _is_written(body: Body) -> bool:
+    return body.executed is None or body.executed.outcome is None
+
+
+def _unstorable(outcome: Outcome, error: DatabaseError) -> Outcome:
+    """The database refused what the body left: that is the body's failure, and would be again."""
+    return Outcome(
+        outcome.task,
+        states.FAIL,
+        "error",
+        error=fit(f"What the body left cannot be stored: {error}".strip()),
+        exception="cq.exceptions.NotSerializable",
+    )

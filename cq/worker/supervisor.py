@@ -1,0 +1,374 @@
+"""The supervisor: forks, kills, and watches. One thread, no connection, no user code; so it can always do these three.
+
+What it knows of the dead (which process, whom to blame) it tells the keeper until the keeper says that it is done, also when that
+takes several keepers.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+from uuid import UUID, uuid4
+
+from django.db import connections
+
+from cq.conf import conf
+from cq.worker.child import Child, Place, die_with, name_connections
+from cq.worker.keeper import Keeper
+from cq.worker.marks import Marks, Moment
+from cq.worker.messages import Messages
+from cq.worker.options import WorkerOptions
+
+logger = logging.getLogger("cq.supervisor")
+
+_TICK = 0.25
+# Over the children's own grace, before one that does not answer is killed.
+_OVERTIME = 5.0
+_LEAVE_WITHIN = 5.0
+# A process is not replaced sooner than this after its start: one that dies at once shall not take the machine with it.
+_CRASH_LOOP = 1.0
+# A child that has not answered for so long does not start what it has claimed; others shall.
+_SILENCE = 1.0
+# So many ids fit into what a pipe takes at once.
+_MOST_STARTED = 90
+# A lease that could not be renewed for this share of its time is given up: others may take over at its end.
+_FENCE_AT = 0.9
+
+
+@dataclass(slots=True)
+class Post:
+    """A place for one child after another: the pipe that wakes it and the memory it shares stay."""
+
+    number: int
+    suspects: bool
+    marks: Marks = field(default_factory=Marks)
+    pid: int | None = None
+    process_id: UUID | None = None
+    started: float = 0.0
+    not_before: float = 0.0
+    is_given_up: bool = False
+    handed_back_at: float = 0.0
+    read_end: int = -1
+    write_end: int = -1
+
+    def __post_init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
+        os.set_blocking(self.write_end, False)
+
+
+class Supervisor:
+    """One `cq_runworker`."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = options
+        self.worker_id = uuid4()
+        self.renewal = Moment()
+        self.answered = Moment()
+        self.posts = [Post(number, suspects=False) for number in range(options.processes)]
+        self.suspect_posts = [Post(number, suspects=True) for number in range(options.processes)]
+        self.life_read, self.life_write = os.pipe()
+        self.signal_read, self.signal_write = os.pipe()
+        self.keeper_pid: int | None = None
+        self.keeper_not_before = 0.0
+        self.orders: Messages | None = None
+        self.reports: Messages | None = None
+        self.pending: dict[int, list[Any]] = {}
+        self.number = 0
+        self.suspects = 0
+        self.stop_signals = 0
+        self.stop_by: float | None = None
+        self.is_leaving = False
+
+    def run(self) -> int:
+        """Run until told to stop; return the exit status."""
+        self._prepare()
+        try:
+            while not self._has_ended():
+                self.answered.note(time.monotonic())
+                self._reap()
+                self._fork_what_is_missing()
+                self._wait()
+                self._check_lease()
+                self._check_answers()
+                self._check_stop()
+        finally:
+            self._kill_all()
+        return 0
+
+    def _prepare(self) -> None:
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+            if close_pool := getattr(connection, "close_pool", None):
+                close_pool()
+        for pipe in (self.signal_read, self.signal_write):
+            os.set_blocking(pipe, False)
+        signal.set_wakeup_fd(self.signal_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, self._note_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        gc.collect()
+        gc.freeze()
+
+    def _note_stop(self, number: int, _frame: object) -> None:
+        self.stop_signals += 2 if number == signal.SIGQUIT else 1
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self.stop_by is not None
+
+    @property
+    def _children(self) -> list[Post]:
+        return [post for post in (*self.posts, *self.suspect_posts) if post.pid is not None]
+
+    def _has_ended(self) -> bool:
+        return self.is_leaving and self.keeper_pid is None
+
+    # Forking and burying.
+
+    def _fork_what_is_missing(self) -> None:
+        if self.keeper_pid is None and not self.is_leaving and time.monotonic() >= self.keeper_not_before:
+            self._fork_keeper()
+        if self._is_stopping:
+            return
+        wanted = [*self.posts, *self.suspect_posts[: self.suspects]]
+        self.suspects = 0
+        for post in wanted:
+            if post.pid is None and time.monotonic() >= post.not_before:
+                self._fork_child(post)
+
+    def _fork_keeper(self) -> None:
+        orders_read, orders_write = os.pipe()
+        reports_read, reports_write = os.pipe()
+        supervisor_pid = os.getpid()
+        # Known from its start: it shall hear who was stopped, and is not to blame, before it finds a lease at its end.
+        to_do = [[number, *self.pending[number]] for number in sorted(self.pending)]
+
+        def keep() -> None:
+            die_with(supervisor_pid)
+            name_connections("cq:keeper")
+            wake_pipes = [post.write_end for post in self.posts]
+            self._close([orders_write, reports_read, *self._own_pipes(), *self._read_ends()])
+            orders, reports = Messages(orders_read), Messages(reports_write)
+            Keeper(self.worker_id, self.options, orders, reports, wake_pipes, self.renewal, self.answered, to_do).run()
+
+        self.keeper_not_before = time.monotonic() + _CRASH_LOOP
+        self.keeper_pid = self._fork(keep)
+        self._close([orders_read, reports_write])
+        self.orders, self.reports = Messages(orders_write), Messages(reports_read)
+
+    def _fork_child(self, post: Post) -> None:
+        post.process_id = uuid4()
+        post.marks.clear()
+        post.started = time.monotonic()
+        post.is_given_up = False
+        place = Place(post.process_id, post.marks, post.read_end, self.life_read, os.getpid(), post.suspects)
+
+        def work() -> None:
+            others = [end for end in self._read_ends() if end != post.read_end]
+            writes = [one.write_end for one in (*self.posts, *self.suspect_posts)]
+            self._close([*self._own_pipes(), *self._keeper_pipes(), *others, *writes])
+            Child(self.options, place).run()
+
+        post.pid = self._fork(work)
+        logger.debug("child forked process=%s pid=%s suspects=%s", post.process_id, post.pid, post.suspects)
+        self._order("enter", str(post.process_id), post.pid)
+
+    def _fork(self, body: Callable[[], None]) -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        _run_forked(body)
+
+    def _own_pipes(self) -> list[int]:
+        return [self.life_write, self.signal_read, self.signal_write]
+
+    def _keeper_pipes(self) -> list[int]:
+        return [messages.fd for messages in (self.orders, self.reports) if messages is not None]
+
+    def _read_ends(self) -> list[int]:
+        return [post.read_end for post in (*self.posts, *self.suspect_posts)]
+
+    def _close(self, pipes: list[int]) -> None:
+        for pipe in pipes:
+            os.close(pipe)
+
+    def _reap(self) -> None:
+        """Bury the dead, and tell the keeper whom to blame."""
+        for post in self._children:
+            status = _exit_status(post.pid)
+            if status is not None:
+                self._bury(post, status)
+        if self.keeper_pid is not None and (status := _exit_status(self.keeper_pid)) is not None:
+            if not self.is_leaving:
+                logger.error("keeper died status=%s; another one takes over", status)
+            self.keeper_pid = None
+            self._close(self._keeper_pipes())
+            self.orders = self.reports = None
+
+    def _bury(self, post: Post, status: int) -> None:
+        started = [str(task_id) for task_id in post.marks.started()]
+        if status != 0:
+            logger.error("child died pid=%s status=%s started=%s", post.pid, status, started)
+        elif not post.suspects and not self._is_stopping:
+            logger.warning("child ended pid=%s; it is replaced", post.pid)
+        self._order("end", str(post.process_id), started, post.is_given_up)
+        post.not_before = post.started + _CRASH_LOOP
+        post.pid = post.process_id = None
+
+    # Talking with the keeper.
+
+    def _order(self, *order: Any) -> None:
+        self.number += 1
+        self.pending[self.number] = list(order)
+        if self.orders is not None:
+            self.orders.send(self.number, *order)
+
+    def _wait(self) -> None:
+        pipes = [self.signal_read, *([self.reports.fd] if self.reports else [])]
+        readable, _, _ = select.select(pipes, [], [], _TICK)
+        if self.signal_read in readable:
+            _drain(self.signal_read)
+        if self.reports is not None and self.reports.fd in readable:
+            for report in self.reports.receive() or []:
+                self._hear(report)
+
+    def _hear(self, report: list[Any]) -> None:
+        match report:
+            case ["done", number]:
+                self.pending.pop(number, None)
+            case ["suspects", number]:
+                self.suspects = min(number, len(self.suspect_posts))
+            case ["fenced"]:
+                self._fence("the worker was declared dead")
+            case ["drained"]:
+                self.stop_signals = max(self.stop_signals, 1)
+            case _:
+                logger.error("unknown report %r", report)
+
+    # Fencing and stopping.
+
+    def _check_lease(self) -> None:
+        renewed = self.renewal.at
+        if renewed and time.monotonic() - renewed > _FENCE_AT * conf().LEASE:
+            self._fence("the lease could not be renewed")
+
+    def _check_answers(self) -> None:
+        now = time.monotonic()
+        for post in self._children:
+            answered = post.marks.answered.at
+            if answered and now - max(answered, post.handed_back_at) > _SILENCE:
+                post.handed_back_at = now
+                self._hand_back(post, now)
+
+    def _hand_back(self, post: Post, now: float) -> None:
+        """Ask for it now or not at all: later, the list of what has started would be wrong."""
+        started = [str(task_id) for task_id in post.marks.started()]
+        if self.orders is not None and len(started) <= _MOST_STARTED and _is_writable(self.orders.fd):
+            self.orders.send(0, "hand_back", str(post.process_id), started, now)
+
+    def _fence(self, why: str) -> None:
+        """Others may take over what runs here: kill it all, and begin again under another name."""
+        logger.error("%s; all children are killed and the worker starts anew worker=%s", why, self.worker_id)
+        for post in self._children:
+            post.is_given_up = True  # its tasks are not to blame
+        self._kill_all()
+        self.renewal.note(0.0)
+        self.pending = {number: order for number, order in self.pending.items() if order[0] == "end"}
+        self.worker_id = uuid4()
+
+    def _kill_all(self) -> None:
+        for post in self._children:
+            _kill(post.pid)
+            self._bury(post, _wait_for(post.pid))
+        if self.keeper_pid is not None:
+            _kill(self.keeper_pid)
+            _wait_for(self.keeper_pid)
+            self.keeper_pid = None
+            self._close(self._keeper_pipes())
+            self.orders = self.reports = None
+
+    def _check_stop(self) -> None:
+        if self.stop_signals and self.stop_by is None:
+            self.stop_by = time.monotonic() + self.options.grace + _OVERTIME
+            logger.info("stopping; running tasks have %s s", self.options.grace)
+        if self.stop_by is None:
+            return
+        for post in self._children:  # again and again: a child that was just being forked may have missed it
+            _kill(post.pid, signal.SIGTERM)
+        if self.stop_signals > 1 or time.monotonic() > self.stop_by:
+            for post in self._children:
+                post.is_given_up = True  # it was told to; its tasks are not to blame
+                _kill(post.pid)
+        if not self._children and not self.is_leaving:
+            self._reap()
+            self.is_leaving = True
+            self.stop_by = time.monotonic() + _LEAVE_WITHIN
+            self._order("leave")
+        if self.is_leaving and self.keeper_pid is not None and time.monotonic() > self.stop_by:
+            _kill(self.keeper_pid)
+
+
+def _run_forked(body: Callable[[], None]) -> NoReturn:
+    """Run the body of a new process and end it, without running anything that the supervisor has left to do at its exit."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, lambda *_: None)  # not SIG_IGN, which the programs that a body starts would inherit
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        body()
+        status = 0
+    except BaseException:
+        logging.getLogger("cq.supervisor").exception("process died pid=%s", os.getpid())
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _exit_status(pid: int | None) -> int | None:
+    """Return how a child ended, None while it runs; negative: the signal that killed it."""
+    if pid is None:
+        return None
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _wait_for(pid: int | None) -> int:
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid or 0, 0)[1])
+    except ChildProcessError:
+        return 0
+
+
+def _kill(pid: int | None, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a child of ours that is not yet reaped, so that its id cannot be another's."""
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _is_writable(pipe: int) -> bool:
+    """Say whether a message of a page can be written without waiting for the reader."""
+    return bool(select.select([], [pipe], [], 0)[1])
+
+
+def _drain(pipe: int) -> None:
+    with suppress(BlockingIOError):
+        os.read(pipe, 4096)

@@ -1,0 +1,263 @@
+"""Task functions for the tests with real processes: they leave effects, die, block, and make trees."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group
+from django.db import connection, transaction
+
+from cq import task
+from cq.models import Task
+from tests.models import Effect
+
+
+def begin(cqt):
+    """Tell the test that the body runs."""
+    Path(os.environ["TEST_FOLDER"], f"{cqt.id}-{cqt.attempt}").touch()
+
+
+def note(cqt, name=""):
+    """Leave an effect on the database, in whatever transaction there is."""
+    Effect.objects.create(task_id=cqt.id, attempt=cqt.attempt, name=name or cqt.name)
+
+
+@task("fault.leaf")
+def leaf(cqt, seconds=0.0):
+    note(cqt)
+    time.sleep(seconds)
+    return 1
+
+
+@task("fault.dry")
+def dry(cqt, n=0):
+    """Use no database, so that its outcome joins a batch."""
+    return n
+
+
+@task("fault.fails")
+def fails(cqt):
+    note(cqt)
+    raise ValueError("as it should")
+
+
+@task("fault.flaky", retries=10, backoff=0.02)
+def flaky(cqt):
+    note(cqt)
+    if cqt.attempt < 2:
+        raise ValueError("not yet")
+
+
+@task("fault.loose", atomic=False)
+def loose(cqt):
+    note(cqt)
+
+
+@task("fault.coroutine")
+async def coroutine(cqt):
+    await Effect.objects.acreate(task_id=cqt.id, attempt=cqt.attempt, name=cqt.name)
+    await asyncio.sleep(0.01)
+
+
+@task("fault.adds")
+def adds(cqt, total, more=1):
+    note(cqt)
+    return total + more
+
+
+@task("fault.tree")
+def tree(cqt, depth, width):
+    note(cqt)
+    for _ in range(width):
+        cqt.subtask(tree if depth > 1 else leaf, (depth - 1, width) if depth > 1 else ())
+
+
+@task("fault.mixed")
+def mixed(cqt):
+    """Make one of everything: 17 tasks, of which 2 fail, 1 is skipped and 1 falls short."""
+    note(cqt)
+    cqt.subtask(tree, (2, 2))
+    cqt.subtask(flaky)
+    cqt.subtask(loose)
+    cqt.subtask(coroutine)
+    cqt.subtask(loose_parent)
+    cqt.subtask(leaf).chain(adds).chain(adds)
+    failing = cqt.subtask(fails)
+    failing.chain(leaf)
+    failing.chain(leaf, force_chain=True).chain(dry)
+    return 17
+
+
+@task("fault.loose_parent", atomic=False)
+def loose_parent(cqt):
+    note(cqt)
+    cqt.subtask(fails)
+
+
+@task("fault.wide")
+def wide(cqt, n):
+    cqt.subtask_many(dry, [(i,) for i in range(n)])
+    return n
+
+
+@task("fault.revokes")
+def revokes(cqt, task_id):
+    note(cqt)
+    return Task.objects.get(pk=task_id).revoke()
+
+
+@task("fault.dies")
+def dies(cqt, times=1000):
+    """Kill its process, in its first attempts or for ever."""
+    note(cqt)
+    if cqt.attempt <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return cqt.attempt
+
+
+@task("fault.sleeps")
+def sleeps(cqt, seconds):
+    note(cqt)
+    begin(cqt)
+    time.sleep(seconds)
+
+
+@task("fault.sleeps_loose", atomic=False)
+def sleeps_loose(cqt, seconds):
+    note(cqt)
+    begin(cqt)
+    time.sleep(seconds)
+
+
+@task("fault.sleeps_coroutine")
+async def sleeps_coroutine(cqt, seconds):
+    await Effect.objects.acreate(task_id=cqt.id, attempt=cqt.attempt, name=cqt.name)
+    begin(cqt)
+    await asyncio.sleep(seconds)
+
+
+@task("fault.blocks_coroutine")
+async def blocks_coroutine(cqt, seconds):
+    """A coroutine that waits for a thread, which cannot be cancelled."""
+    await Effect.objects.acreate(task_id=cqt.id, attempt=cqt.attempt, name=cqt.name)
+    begin(cqt)
+    await sync_to_async(time.sleep)(seconds)
+
+
+@task("fault.once_until")
+def once_until(cqt, path):
+    """Last for as long as there is no such file, in its first attempt."""
+    note(cqt)
+    begin(cqt)
+    while cqt.attempt == 1 and not Path(path).exists():
+        time.sleep(0.02)
+    return cqt.attempt
+
+
+@task("fault.until_loose", atomic=False)
+def until_loose(cqt, path):
+    note(cqt)
+    begin(cqt)
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
+@task("fault.ends_when_told", atomic=False)
+def ends_when_told(cqt, path):
+    """Wait for a file of this attempt's own."""
+    begin(cqt)
+    while not Path(f"{path}-{cqt.attempt}").exists():
+        time.sleep(0.02)
+    return cqt.attempt
+
+
+@task("fault.hogs")
+def hogs(cqt, seconds):
+    """Hold the interpreter's lock in C: `usleep` called without letting go of it."""
+    note(cqt)
+    begin(cqt)
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+
+@task("fault.locks")
+def locks(cqt, first, second, path):
+    """Lock two rows one after the other, when the other one like this has its first."""
+    Group.objects.select_for_update().get(name=first)
+    if cqt.attempt == 1 and cqt.row.transients == 0:
+        Path(path, first).touch()
+        deadline = time.monotonic() + 10
+        while not Path(path, second).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    Group.objects.select_for_update().get(name=second)
+    note(cqt)
+
+
+@task("fault.renames")
+def renames(cqt, name, path):
+    """Change a row that the next attempt wants too, and stay in the transaction for the first time."""
+    Group.objects.filter(name=name).update(name=name)
+    note(cqt)
+    begin(cqt)
+    while cqt.attempt == 1 and not Path(path).exists():
+        time.sleep(0.02)
+
+
+@task("fault.conflicts_in_coroutine")
+async def conflicts_in_coroutine(cqt):
+    for _ in range(2):
+        await Group.objects.acreate(name=f"{cqt.id}-{cqt.attempt}")
+
+
+@task("fault.conflicts_loose", atomic=False)
+def conflicts_loose(cqt):
+    for _ in range(2):
+        Group.objects.create(name=f"{cqt.id}-{cqt.attempt}")
+
+
+@task("fault.loses_connection")
+def loses_connection(cqt):
+    """Have PostgreSQL end its own backend, in its first attempt."""
+    note(cqt)
+    if cqt.row.transients == 0:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@task("fault.notes_on_commit")
+def notes_on_commit(cqt):
+    transaction.on_commit(lambda: note(cqt))
+
+
+@task("fault.runs_alone")
+def runs_alone(cqt, folder, seconds=0.1):
+    """Say in which process it runs, and whether anything else did so at the same time."""
+    here = Path(folder, str(os.getpid()))
+    here.mkdir(exist_ok=True)
+    mine = here / str(cqt.id)
+    mine.touch()
+    alone = len(list(here.iterdir())) == 1
+    time.sleep(seconds)
+    mine.unlink()
+    return alone
+
+
+@task("fault.runs_alone_coroutine")
+async def runs_alone_coroutine(cqt, folder, seconds=0.1):
+    here = Path(folder, str(os.getpid()))
+    here.mkdir(exist_ok=True)
+    mine = here / str(cqt.id)
+    mine.touch()
+    alone = len(list(here.iterdir())) == 1
+    await asyncio.sleep(seconds)
+    mine.unlink()
+    return alone
+
+
+@task("fault.process_id")
+def process_id(cqt, seconds=0.0):
+    time.sleep(seconds)
+    return os.getpid()

@@ -1,0 +1,1 @@
+"""Tests that look behind the public verbs: rows, statements, races."""

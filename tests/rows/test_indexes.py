@@ -1,0 +1,137 @@
+"""The engine's statements are planned over indexes, and a lone task costs few of them."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import connection, transaction
+
+from cq import registry, sql
+from cq.models import Task
+from cq.states import Status
+from tests.rows.make import process, row
+
+pytestmark = pytest.mark.django_db
+
+FILL = """
+INSERT INTO cq_task (id, name, queue, status, args, kwargs, process_id, parent_id, previous_id, workflow_id, finished_at, run_after)
+SELECT gen_random_uuid(), 'tests.tasks.adds', 'q' || n %% 5, status, '[]', '{}', CASE WHEN status = 'RUNNING' THEN %s::uuid END,
+       CASE WHEN n %% 10 = 0 THEN %s::uuid END, CASE WHEN n %% 10 = 1 THEN %s::uuid END, CASE WHEN n %% 10 = 0 THEN %s::uuid END,
+       CASE WHEN status IN ('SUCCESS', 'FAILURE') THEN now() END, now() + n * interval '1 s'
+  FROM (SELECT n, CASE WHEN n %% 20 = 0 THEN 'QUEUED' WHEN n %% 50 = 1 THEN 'PENDING' WHEN n %% 50 = 2 THEN 'SCHEDULED'
+                       WHEN n %% 500 = 3 THEN 'RUNNING' WHEN n %% 500 = 4 THEN 'RETRY' WHEN n %% 500 = 5 THEN 'WAITING'
+                       WHEN n %% 50 = 6 THEN 'FAILURE' ELSE 'SUCCESS' END AS status
+          FROM generate_series(1, 20000) AS n) AS s
+"""
+
+
+@pytest.fixture(scope="module")
+def full(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, UUID]]:
+    """Fill the table with 20,000 tasks, most of them long over, for all tests of this module; give some ids."""
+    with django_db_blocker.unblock(), suppress(InterruptedError), transaction.atomic():
+        found = {"process": process(), "parent": row(Status.WAITING).id, "before": row(Status.SUCCESS).id}
+        with connection.cursor() as cursor:
+            cursor.execute(FILL, [*found.values(), row().id])
+            cursor.execute(
+                "INSERT INTO cq_settlerequest (task_id) SELECT gen_random_uuid() FROM generate_series(1, 20000)"
+            )
+            cursor.execute("ANALYZE cq_task, cq_settlerequest")
+        yield found
+        raise InterruptedError
+
+
+def plan(statement: str, *parameters: Any) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {statement}", parameters)
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
+def watched(name: str) -> set[str]:
+    """Name the tables that a statement may not scan; whether there is any request at all, the first page tells."""
+    return {"cq_task"} if name in {"PEEK", "LOOK", "BUSY"} else {"cq_task", "cq_settlerequest"}
+
+
+def scanned(text: str) -> set[str]:
+    return set(re.findall(r"Seq Scan on (\w+)", text))
+
+
+def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
+    names = registry.names()
+    some = [uuid4() for _ in range(100)]
+    new = "[" + ",".join(f'{{"id": "{uuid4()}", "previous_id": "{ids["before"]}"}}' for _ in range(10)) + "]"
+    columns = [[*some]] + [[1] * 100] + [["SUCCESS"] * 100] + [[None] * 100] * 6 + [[0.0] * 100] + [[""] * 100]
+    return {
+        "CLAIM": (ids["process"], "q1", names, 10),
+        "CLAIM_SUSPECTS": (ids["process"], "q1", names, 10),
+        "READY_QUEUES": (),
+        "PEEK": (),
+        "LOOK": (None, None, names, None, None, names),
+        "BUSY": (None, None) * 3 + (names,),
+        "ASK": (some, some, some, some),
+        "ASKED": (UUID(int=0), 200),
+        "SETTLE_LOCK": (some,),
+        "SETTLE_TAKE": (some, some),
+        "SETTLE_END": ([ids["parent"]],),
+        "SETTLE_REVOKE": (some,),
+        "SETTLE_RELEASE": (some,),
+        "SETTLE_AGAIN": (some,),
+        "PROMOTE": (),
+        "REVOKE": (some, "", False),
+        "UNFINISHED_AFTER": (some,),
+        "SUBMIT": ("[]", uuid4()),
+        "FINISH": (*columns, [None] * 100),
+        "STILL_MINE": (some, [1] * 100),
+        "ENQUEUE_NEXT": (new,),
+        "ENQUEUE_MADE": (new,),
+        "ADOPT": (uuid4(), some),
+        "RESCUE": (3, [ids["process"]]),
+        "HAND_BACK": (ids["process"], some, 0.5),
+        "STRIKE_OFF": ([ids["process"]],),
+        "UNKNOWN_NAMES": (),
+        "REFUSE": (["nobody.knows"], 600),
+    }
+
+
+@pytest.mark.parametrize("name", statements(dict.fromkeys(("process", "parent", "before"), UUID(int=0))))
+def test_no_statement_reads_the_whole_table(full: dict[str, UUID], name: str) -> None:
+    explained = plan(getattr(sql, name), *statements(full)[name])
+
+    assert scanned(explained) & watched(name) == set(), explained
+
+
+def test_a_claim_walks_the_ready_index_and_does_not_sort(full: dict[str, UUID]) -> None:
+    explained = plan(sql.CLAIM, *statements(full)["CLAIM"])
+
+    assert "cq_task_ready" in explained
+    assert "Sort" not in explained
+
+
+def entered(task: Task) -> set[str]:
+    """Name the indexes that a row is in."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT indexrelid::regclass::text, coalesce(pg_get_expr(indpred, indrelid), 'true') FROM pg_index "
+            "WHERE indrelid = 'cq_task'::regclass"
+        )
+        found = set()
+        for name, predicate in cursor.fetchall():
+            cursor.execute(f"SELECT 1 FROM cq_task WHERE id = %s AND ({predicate})", [task.pk])
+            if cursor.fetchone():
+                found.add(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "indexes"),
+    [
+        (Status.QUEUED, {"cq_task_ready"}),
+        (Status.RUNNING, {"cq_task_held"}),
+        (Status.SUCCESS, set()),
+        (Status.FAILURE, set()),
+    ],
+)
+def test_a_lone_task_enters_only_the_primary_ready_and_running_indexes(status: Status, indexes: set[str]) -> None:
+    assert entered(row(status)) == {"cq_task_pkey"} | indexes

@@ -1,0 +1,34 @@
+"""The settings of the workers that tests start as processes of their own; the environment says what a test wants otherwise."""
+
+import json
+import os
+
+from tests.settings import *  # noqa: F403
+from tests.settings import CHANNEL_LAYERS as _LAYERS
+
+CQ = {
+    "LEASE": 3,
+    "POLL_INTERVAL": 0.3,
+    "TASK_MODULES": ["tests.fault_tasks"],
+    **json.loads(os.environ.get("TEST_CQ", "{}")),
+}
+
+CHANNEL_LAYERS = {
+    "redis": _LAYERS,
+    "none": {},
+    "memory": {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    "refused": {
+        "default": {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": ["redis://127.0.0.1:1/0"]},
+        }
+    },
+}[os.environ.get("TEST_LAYER", "redis")]
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {"cq": {"handlers": ["console"], "level": os.environ.get("TEST_LOG_LEVEL", "INFO")}},
+}
