@@ -101,15 +101,15 @@ RETURNING t.id
 """
 
 # Which queues have ready tasks? One step of the ready index per queue, not per task.
-READY_QUEUES = """
+_READY_QUEUES = """
 WITH RECURSIVE ready AS (
     (SELECT queue FROM cq_task WHERE status = 'QUEUED' AND admitted ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT (SELECT t.queue FROM cq_task t WHERE t.status = 'QUEUED' AND t.admitted AND t.queue > ready.queue
              ORDER BY t.queue LIMIT 1)
       FROM ready WHERE ready.queue IS NOT NULL)
-SELECT queue FROM ready WHERE queue IS NOT NULL
 """
+READY_QUEUES = f"{_READY_QUEUES} SELECT queue FROM ready WHERE queue IS NOT NULL"
 
 # Take the best ready tasks of one queue for a living process.
 _CLAIM = f"""
@@ -408,11 +408,13 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE application_name = ANY(%s::text[]) AND state <> 'idle' AND pid <> pg_backend_pid()
 """
 
-# Which names of ready tasks does no living worker know?
+# Which names among the first ready tasks of each queue does no living worker know? Further back, they wait for their turn anyway.
 UNKNOWN_NAMES = f"""
-SELECT DISTINCT q.name FROM cq_task q
- WHERE q.status = 'QUEUED' AND q.admitted
-   AND NOT EXISTS (SELECT 1 FROM cq_worker w WHERE w.lease_until > {NOW} AND w.names ? q.name)
+{_READY_QUEUES}
+SELECT DISTINCT q.name
+  FROM ready, LATERAL (SELECT t.name FROM cq_task t WHERE t.status = 'QUEUED' AND t.admitted AND t.queue = ready.queue
+                        ORDER BY t.priority DESC, t.run_after, t.id LIMIT 1000) AS q
+ WHERE NOT EXISTS (SELECT 1 FROM cq_worker w WHERE w.lease_until > {NOW} AND w.names ? q.name)
 """
 
 # Fail what no living worker has known the name of for too long.

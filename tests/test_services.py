@@ -80,7 +80,7 @@ def shared_memory(folder: Path) -> str:
 
 def is_released(segment: str) -> bool:
     segments = subprocess.run(["ipcs", "-m"], capture_output=True, text=True, check=True).stdout
-    return segment not in segments.split()
+    return segment not in [line.split()[1] for line in segments.splitlines() if line.startswith("0x")]
 
 
 def answer(s: Services) -> tuple[Any, Any]:

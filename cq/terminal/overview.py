@@ -160,7 +160,7 @@ def _queues() -> dict[str, QueueState]:
         _counted(held_back),
     )
     queues: dict[str, QueueState] = {}
-    for name, status, number, is_ready, due_for in parts[0].union(*parts[1:], all=True):
+    for name, status, number, is_ready, due_for in parts[0].union(*parts[1:], all=True).order_by():
         queues.setdefault(name, QueueState(name)).add(status, number, number if is_ready else 0, due_for)
     return queues
 

@@ -350,7 +350,8 @@ def test_random_kills_of_any_process_change_nothing_but_the_number_of_attempts(r
         if not worker.is_running:
             workers[number] = run_worker(*options, cq={"LEASE": 1.5, "MAX_CRASHES": 1000})
     all_done(30, but=lambda: f"seed {seed}\n{run_worker.log()}")
-    until(lambda: Worker.objects.count() == 2, what="the dead are struck off")
+    living = {worker.pid for worker in workers}
+    until(lambda: set(Worker.objects.values_list("pid", flat=True)) == living, what="the dead are struck off")
     for worker in workers:
         worker.stop_in_order()
 

@@ -174,6 +174,9 @@ def test_a_statement_that_would_end_the_transaction_is_refused_at_its_place(how)
     assert "in writes_then" in failed.traceback
 
 
+create_savepoint = getattr(transaction, "savepoint_create", transaction.savepoint)  # renamed in Django 6.1
+
+
 @task
 def uses_savepoints(cqt):
     Group.objects.create(name="kept")
@@ -183,7 +186,7 @@ def uses_savepoints(cqt):
             raise InterruptedError
     except InterruptedError:
         pass
-    sid = transaction.savepoint()
+    sid = create_savepoint()
     Group.objects.create(name="dropped too")
     transaction.savepoint_rollback(sid)
     with transaction.atomic():
