@@ -150,7 +150,7 @@ def test_the_ids_are_uuids_of_version_7_in_order():
 
     assert {i.version for i in ids} == {7}
     assert ids == sorted(ids)
-    assert abs(ids[0].int >> 80) - datetime.now(UTC).timestamp() * 1000 < 60_000
+    assert abs((ids[0].int >> 80) - datetime.now(UTC).timestamp() * 1000) < 60_000
 
 
 def test_a_task_function_looks_like_its_function():

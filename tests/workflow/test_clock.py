@@ -9,6 +9,7 @@ import pytest
 from django.utils import timezone
 
 import cq
+from cq import ids
 from cq.models import Task
 from cq.testing import drain
 from tests import tasks
@@ -23,6 +24,7 @@ def wrong_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(time, "time", lambda: right_time() + wrong.total_seconds())
     monkeypatch.setattr(time, "time_ns", lambda: right_ns() + int(wrong.total_seconds()) * 10**9)
     monkeypatch.setattr(timezone, "now", lambda: right_now() + wrong)
+    monkeypatch.setattr(ids, "_generator", ids._Generator())  # the ids of this day are not for other tests
     return wrong
 
 
