@@ -1,6 +1,7 @@
 """What a start-up touches, what a worker imports and calls, and what the supervisor is made of."""
 
 import ast
+import contextlib
 import os
 import subprocess
 import sys
@@ -163,7 +164,7 @@ def test_the_supervisor_has_no_thread_and_no_connection(run_worker):
     until(lambda: Task.objects.get(pk=task.pk).is_done, what=run_worker.log)
 
     threads = os.listdir(f"/proc/{worker.pid}/task")
-    files = [os.readlink(f"/proc/{worker.pid}/fd/{number}") for number in os.listdir(f"/proc/{worker.pid}/fd")]
+    files = [target for target, _ in open_files(worker.pid)]
     children = [os.listdir(f"/proc/{pid}/task") for pid in worker.children()]
     worker.stop_in_order()
 
@@ -172,23 +173,25 @@ def test_the_supervisor_has_no_thread_and_no_connection(run_worker):
     assert all(len(threads) > 1 for threads in children), "as the bodies' processes have"
 
 
+def open_files(pid: int) -> list[tuple[str, int]]:
+    """Return what a running process has open, with the flags; it may close some of it meanwhile."""
+    found = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            target = os.readlink(f"/proc/{pid}/fd/{number}")
+            flags = Path(f"/proc/{pid}/fdinfo/{number}").read_text().split("flags:")[1].split()[0]
+            found.append((target, int(flags, 8)))
+    return found
+
+
 def test_a_process_has_no_pipe_of_another(run_worker):
     """Or it would keep that one's readers waiting after its death."""
     worker = run_worker("--processes", "3").ready(3)
 
-    def pipes(pid: int) -> set[tuple[str, str]]:
-        found = set()
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            target = os.readlink(f"/proc/{pid}/fd/{number}")
-            flags = int(Path(f"/proc/{pid}/fdinfo/{number}").read_text().split("flags:")[1].split()[0], 8)
-            if target.startswith("pipe:"):
-                found.add((target, "w" if flags & os.O_WRONLY else "r"))
-        return found
-
     writers: dict[str, set[int]] = {}
     for pid in [worker.pid, *worker.descendants()]:
-        for target, way in pipes(pid):
-            if way == "w":
+        for target, flags in open_files(pid):
+            if target.startswith("pipe:") and flags & os.O_WRONLY:
                 writers.setdefault(target, set()).add(pid)
     children = set(worker.children())
     worker.stop_in_order()
