@@ -1,6 +1,6 @@
 """The setting `CQ`: every key, its default, and what it means, once.
 
-`conf()` gives the values in force. It reads Django's settings at each call, so that `override_settings` works.
+`conf()` gives the values in force. It reads Django's settings once, and again when `override_settings` has changed them.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 KIB = 1024
 
@@ -64,17 +66,21 @@ KEYS = {field.name: field for field in dataclasses.fields(Conf)}
 
 
 class _InForce:
-    """The last values given, and what was made of them: `override_settings` puts another dict in place."""
+    """What was made of the setting; read anew after it has changed."""
 
-    given: object = None
-    conf = Conf()
+    conf: Conf | None = None
 
 
 def conf() -> Conf:
     """Return the values in force. Unknown keys are left to the system check `cq.E002`."""
-    given = getattr(settings, "CQ", None)
-    if given is not _InForce.given:
+    if _InForce.conf is None:
+        given = getattr(settings, "CQ", None)
         known = given if isinstance(given, Mapping) else {}
         _InForce.conf = Conf(**{key: value for key, value in known.items() if key in KEYS})
-        _InForce.given = given
     return _InForce.conf
+
+
+@receiver(setting_changed)
+def _read_anew(*, setting: str, **_: Any) -> None:
+    if setting == "CQ":
+        _InForce.conf = None

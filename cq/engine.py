@@ -6,7 +6,7 @@ Nothing here imports the model, decides about neighbours (that is `settle`), or 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -175,41 +175,54 @@ def finish_own(outcome: Outcome, *, is_marked: bool = False) -> Finished:
 
 
 class _Finishing:
-    """The statements that write outcomes: the fenced swap, what the bodies made, and the settle requests, in this order."""
+    """The statements that write outcomes: the fenced swap, what the bodies made, and what follows from it, in this order."""
 
     def __init__(self, trip: database.RoundTrip, statement: str, outcomes: Sequence[Outcome]) -> None:
-        ids = [outcome.task.id for outcome in outcomes]
         made = [task for outcome in outcomes for task in outcome.made]
-        self.swapped = trip.send(statement, *_columns(outcomes))
+        ids = _array([str(outcome.task.id) for outcome in outcomes])
+        self.swapped = trip.send(statement, ids, *_columns(outcomes))
         failpoint("finish.swapped")
         self.made = [trip.send(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         failpoint("finish.made")
-        self.asked = trip.send(sql.ASK, *[ids] * 4)
+        self.followed = trip.send(sql.FOLLOW, ids, ids)
         failpoint("finish.asked")
 
     def read(self) -> Finished:
         """Say what it came to, once the statements are through."""
-        moved = [Moved(task_id, Status(status), queue) for task_id, status, queue in self.swapped.fetchall()]
-        queues = {row.queue for row in moved if row.status == Status.QUEUED}
-        queues.update(queue for cursor in self.made for (queue,) in cursor.fetchall())
-        return Finished(moved, [task_id for (task_id,) in self.asked.fetchall()], queues)
+        finished = Finished()
+        for task_id, status, queue in [*self.swapped.fetchall(), *self.followed.fetchall()]:
+            if status is None:
+                finished.asked.append(task_id)
+            else:
+                finished.moved.append(Moved(task_id, Status(status), queue))
+        finished.queues.update(row.queue for row in finished.moved if row.status == Status.QUEUED)
+        finished.queues.update(queue for cursor in self.made for (queue,) in cursor.fetchall())
+        return finished
 
 
-def _columns(outcomes: Sequence[Outcome]) -> list[list[Any]]:
+def _columns(outcomes: Sequence[Outcome]) -> list[str | list[str | None] | None]:
+    """Return the parameters of `sql.FINISH` after the ids: arrays written by hand where no value needs a quote, none where all are NULL."""
     return [
-        [outcome.task.id for outcome in outcomes],
-        [outcome.task.claims for outcome in outcomes],
-        [outcome.transition.target.value for outcome in outcomes],
-        [outcome.kind for outcome in outcomes],
-        [outcome.result for outcome in outcomes],
-        [outcome.error for outcome in outcomes],
-        [outcome.exception for outcome in outcomes],
-        [outcome.traceback for outcome in outcomes],
-        [outcome.reason for outcome in outcomes],
-        [None if outcome.delay is None else float(outcome.delay) for outcome in outcomes],
-        [outcome.charge for outcome in outcomes],
-        [outcome.result_of for outcome in outcomes],
+        _array([str(outcome.task.claims) for outcome in outcomes]),
+        _array([outcome.transition.target.value for outcome in outcomes]),
+        _array([outcome.kind or "NULL" for outcome in outcomes]),
+        _array([outcome.charge or '""' for outcome in outcomes]),
+        _array(["NULL" if outcome.delay is None else repr(float(outcome.delay)) for outcome in outcomes]),
+        _array(["NULL" if outcome.result_of is None else str(outcome.result_of) for outcome in outcomes]),
+        _texts([outcome.error for outcome in outcomes]),
+        _texts([outcome.exception for outcome in outcomes]),
+        _texts([outcome.traceback for outcome in outcomes]),
+        _texts([outcome.reason for outcome in outcomes]),
+        f"[{','.join([outcome.result or 'null' for outcome in outcomes])}]",
     ]
+
+
+def _array(words: Iterable[str]) -> str:
+    return f"{{{','.join(words)}}}"
+
+
+def _texts(values: list[str | None]) -> list[str | None] | None:
+    return values if any(value is not None for value in values) else None
 
 
 def still_mine(outcomes: Sequence[Outcome]) -> set[UUID]:
@@ -236,7 +249,7 @@ def revoke(ids: Sequence[UUID], *, reason: str, terminate: bool = False) -> list
         revoked = [task_id for (task_id,) in database.execute(sql.REVOKE, list(ids), reason, terminate)]
         failpoint("revoke.swapped")
         if revoked:
-            database.execute(sql.ASK, *[revoked] * 4)
+            database.execute(sql.ASK, *[revoked] * 3)
     return revoked
 
 
@@ -315,7 +328,7 @@ def rescue() -> list[Moved]:
         rescued = [Moved(task_id, Status(status), queue) for task_id, status, queue in rows]
         ids = [task.id for task in rescued if task.has_ended]
         if ids:
-            database.execute(sql.ASK, *[ids] * 4)
+            database.execute(sql.ASK, *[ids] * 3)
         database.execute(sql.STRIKE_OFF, dead)
     database.execute(sql.TERMINATE, [f"cq:{process_id}" for process_id in dead])
     return rescued
@@ -337,7 +350,7 @@ def refuse(names: Sequence[str]) -> list[UUID]:
     with database.atomic():
         ids = [task_id for (task_id,) in database.execute(sql.REFUSE, list(names), conf().UNKNOWN_TASK_TIMEOUT)]
         if ids:
-            database.execute(sql.ASK, *[ids] * 4)
+            database.execute(sql.ASK, *[ids] * 3)
     return ids
 
 

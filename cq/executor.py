@@ -16,6 +16,7 @@ from uuid import UUID
 
 import psycopg
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connections, reset_queries
 
@@ -30,7 +31,7 @@ from cq.models import Task
 from cq.outcome import Claimed, Outcome
 from cq.retry import decide
 from cq.running import RunningTask
-from cq.transactions import ENDED, OUTSIDE, Watch, depth
+from cq.transactions import ENDED, OUTSIDE, Block, Watch, depth
 
 logger = logging.getLogger("cq.task")
 
@@ -52,12 +53,15 @@ class Executed:
     finished: Finished | None = None
 
 
-def execute(task: Claimed, started: Callable[[], object] = lambda: None) -> Executed:
-    """Run a function's body in this thread; never raises. `started` is called right before the body."""
+def execute(task: Claimed, started: Callable[[], object] = lambda: None, block: Block | None = None) -> Executed:
+    """Run a function's body in this thread; never raises. `started` is called right before the body.
+
+    `block` is the thread's own, which may stay open for the next body.
+    """
     definition = registry.find(task.name)
     if definition is None:
         return Executed(_failed(task, None, TaskNotRegistered(f"Task {task.name!r} is not registered in this worker.")))
-    attempt = _Attempt(task, definition, started)
+    attempt = _Attempt(task, definition, started, block or Block())
     try:
         return attempt.in_transaction() if definition.atomic else attempt.plain()
     except Fenced as fenced:
@@ -73,7 +77,7 @@ async def aexecute(task: Claimed, started: Callable[[], object] = lambda: None) 
     definition = registry.find(task.name)
     if definition is None:
         return Executed(_failed(task, None, TaskNotRegistered(f"Task {task.name!r} is not registered in this worker.")))
-    attempt = _Attempt(task, definition, started)
+    attempt = _Attempt(task, definition, started, Block())
     try:
         return await attempt.in_loop()
     except asyncio.CancelledError as error:
@@ -87,38 +91,46 @@ async def aexecute(task: Claimed, started: Callable[[], object] = lambda: None) 
 class _Attempt:
     """One attempt at one body."""
 
-    def __init__(self, task: Claimed, definition: Definition, started: Callable[[], object]) -> None:
+    def __init__(self, task: Claimed, definition: Definition, started: Callable[[], object], block: Block) -> None:
         self.task = task
         self.definition = definition
         self.started = started
         self.running = RunningTask(task)
         self.finished: Finished | None = None
         self.has_committed = False
-        self.depth = depth(database.connection())
+        self.connection = database.connection()
+        self.block = block
+        self.depth = OUTSIDE if block.is_open else depth(self.connection)
         self.watch: Watch | None = None
 
     def in_transaction(self) -> Executed:
         """Body, result and completion are true together."""
-        connection = database.connection()
-        outermost = not connection.in_atomic_block
-        with database.atomic():
+        connection = self.connection
+        self.block.enter()
+        try:
             watch = self.watch = Watch(connection)
             with connection.execute_wrapper(watch):
                 ended = self._conclude(self._call())
                 failpoint("body.returned")
             watch.check()
             if not watch.has_used:
+                self.block.leave_unused()
                 return Executed(ended)
-            if outermost:
+            if self.depth == OUTSIDE:
                 connection.run_on_commit.insert(0, (set(), self._note_commit, False))  # type: ignore[arg-type]
             self.finished = self._write(ended)
             failpoint("body.swapped")
+        except BaseException as error:
+            self.block.leave(error)
+            raise
+        self.block.leave()
         failpoint("body.committed")
         return Executed(finished=self.finished)
 
     def plain(self) -> Executed:
         """The body commits as it goes."""
-        connection = database.connection()
+        self.block.leave()
+        connection = self.connection
         self.watch = Watch(connection, forbids=False)
         with connection.execute_wrapper(self.watch):
             result = self._call()
@@ -157,11 +169,12 @@ class _Attempt:
 
     def _arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         task = self.task
-        before = (
-            [None if task.previous_result is None else codec.loads(task.previous_result)] if task.pass_result else []
-        )
-        args, kwargs = codec.resolve([[*before, *codec.loads(task.args)], codec.loads(task.kwargs)])
-        return (self.running, *args) if self.definition.takes_task else tuple(args), kwargs
+        first = [self.running] if self.definition.takes_task else []
+        if not task.pass_result:
+            args, kwargs = codec.recall(task.args, task.kwargs)
+            return (*first, *args), kwargs
+        before, args, kwargs = codec.recall(task.previous_result or "null", task.args, task.kwargs)
+        return (*first, before, *args), kwargs
 
     def _conclude(self, result: Any) -> Outcome:
         """Turn what the body returned into an outcome."""
@@ -221,14 +234,20 @@ class _Attempt:
 
     def clean_up(self) -> None:
         """Leave the thread's connections as the next body should find them: CQ's own open, others as `CONN_MAX_AGE` says."""
-        reset_queries()
-        own = database.connection()
+        if settings.DEBUG:
+            reset_queries()
+        own = self.connection
         is_changed = self.watch is not None and self.watch.changes_session
-        if self.depth == OUTSIDE and (is_changed or own.errors_occurred or depth(own) != OUTSIDE):
+        if (
+            self.depth == OUTSIDE
+            and not self.block.is_open
+            and (is_changed or own.errors_occurred or depth(own) != OUTSIDE)
+        ):
             database.mend()
-        for connection in connections.all(initialized_only=True):
-            if connection.alias != own.alias:
-                connection.close_if_unusable_or_obsolete()
+        if len(connections.settings) > 1:
+            for connection in connections.all(initialized_only=True):
+                if connection.alias != own.alias:
+                    connection.close_if_unusable_or_obsolete()
 
 
 def _failed(task: Claimed, definition: Definition | None, error: BaseException) -> Outcome:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from cq import states
@@ -11,8 +11,7 @@ from cq.new import NewTask
 from cq.states import Status, Transition
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """One task that this process may run, as long as its row still has these `claims`. In the order of `sql.CLAIM`."""
 
     id: UUID
@@ -36,8 +35,7 @@ class Claimed:
     previous_result: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How one claim ended: the transition, what the row keeps of it, and the tasks its body made.
 
     `kind` is the attempt's outcome (None: the body had not started); `charge` names the budget that is charged.
@@ -79,8 +77,7 @@ def interrupted(task: Claimed) -> Outcome:
     return Outcome(task, states.GIVE_BACK, "interrupted", error="Its worker was stopped.")
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """A row that changed its status."""
 
     id: UUID

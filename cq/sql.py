@@ -20,6 +20,7 @@ _TERMINAL = sql_list(states.TERMINAL)
 _UNFINISHED = sql_list(states.UNFINISHED)
 _UNSUCCESSFUL = sql_list(states.UNSUCCESSFUL)
 _DELAYED = sql_list(states.DELAYED)
+_ENDED_BY_ITSELF = sql_list(states.TERMINAL - {states.REVOKE.target})
 
 _GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
     id uuid, name text, queue text, priority smallint, run_after timestamptz, delay float8, held boolean,
@@ -34,6 +35,11 @@ _INSERTED = "id, status, run_after, created_at, parent_id, workflow_id, depth, f
 _DUE = f"GREATEST({NOW}, d.run_after, {NOW} + make_interval(secs => coalesce(d.delay, 0)))"
 _QUEUED_OR_SCHEDULED = f"CASE WHEN due > {NOW} THEN 'SCHEDULED' ELSE 'QUEUED' END"
 _SKIPPED = "Its predecessor did not succeed."
+# When a successor is due, and what becomes of it.
+_RELEASED_DUE = f"GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0'))"
+_RELEASE = f"""
+    status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END, run_after = due,
+    finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
 
 # Insert tasks that refer to no other task.
 ENQUEUE = f"""
@@ -139,9 +145,11 @@ UNMARK = "RELEASE SAVEPOINT cq_body"
 
 _FINISH = """
 WITH given AS (
-    SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                         %s::text[], %s::float8[], %s::text[], %s::uuid[])
-        AS g(id, claims, target, outcome, result, error, exception, traceback, reason, delay, charge, result_of)),
+    SELECT * FROM ROWS FROM (
+        unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::uuid[],
+               %s::text[], %s::text[], %s::text[], %s::text[]),
+        jsonb_array_elements(%s::jsonb))
+        AS g(id, claims, target, outcome, charge, delay, result_of, error, exception, traceback, reason, result)),
 mine AS MATERIALIZED (
     SELECT t.id, t.attempt, t.started_at, t.worker, g.target, g.outcome, g.result, g.error, g.exception, g.traceback, g.reason,
            g.delay, g.charge, g.result_of
@@ -150,10 +158,11 @@ mine AS MATERIALIZED (
 past AS (
     INSERT INTO cq_pastattempt (task_id, number, started_at, ended_at, worker, outcome, error, exception, traceback)
     SELECT id, attempt, started_at, {now}, worker, outcome, error, exception, traceback
-      FROM mine WHERE target IN ('RETRY', 'QUEUED') AND outcome IS NOT NULL)
+      FROM mine WHERE target IN ('RETRY', 'QUEUED') AND outcome IS NOT NULL),
+moved AS (
 UPDATE cq_task t
    SET status = mine.target, process_id = NULL, outcome = mine.outcome, ended_at = CASE WHEN mine.outcome IS NOT NULL THEN {now} END,
-       result = mine.result::jsonb, result_of_id = mine.result_of, reason = mine.reason,
+       result = NULLIF(mine.result, 'null'), result_of_id = mine.result_of, reason = mine.reason,
        error = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.error ELSE mine.error END,
        exception = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.exception ELSE mine.exception END,
        traceback = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.traceback ELSE mine.traceback END,
@@ -162,12 +171,43 @@ UPDATE cq_task t
        run_after = CASE WHEN mine.target = 'RETRY' THEN {now} + make_interval(secs => mine.delay) ELSE t.run_after END,
        finished_at = CASE WHEN mine.target IN ({terminal}) THEN {now} END
   FROM mine WHERE t.id = mine.id
-RETURNING t.id, t.status, t.queue
+RETURNING t.id, t.status, t.queue, t.parent_id),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT parent_id FROM moved WHERE parent_id IS NOT NULL AND status IN ({terminal})
+    UNION SELECT id FROM moved WHERE status = 'WAITING'
+    RETURNING task_id)
+SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked
 """
 # Write the outcomes of bodies, each only while its claim holds. Rows that somebody has locked are left for another try …
 FINISH = _FINISH.format(skip_locked="SKIP LOCKED", now=NOW, terminal=_TERMINAL)
 # … or waited for, by a body that ends its own transaction and holds no other task row.
 FINISH_OWN = _FINISH.format(skip_locked="", now=NOW, terminal=_TERMINAL)
+
+# What follows at once from bodies that have ended, while the swap still holds their rows: release or skip their successors. Those
+# that somebody has locked are asked for. After the swap, with a newer snapshot: whoever chains onto one of them concurrently
+# leaves a request of his own. In a body's transaction of a higher level, which cannot see him, it is asked for in any case.
+FOLLOW = f"""
+WITH after AS MATERIALIZED (
+    SELECT n.id, n.previous_id, before.status = 'SUCCESS' OR n.force_chain AS runs, {_RELEASED_DUE} AS due
+      FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
+     WHERE n.previous_id = ANY(%s::uuid[]) AND n.status = 'PENDING' AND before.status IN ({_ENDED_BY_ITSELF})
+     LIMIT 1000),
+free AS MATERIALIZED (
+    SELECT id FROM cq_task WHERE id = ANY(ARRAY(SELECT id FROM after)) AND status IN ({states.RELEASE.guard})
+       FOR NO KEY UPDATE SKIP LOCKED),
+moved AS (
+    UPDATE cq_task t SET {_RELEASE} FROM after JOIN free USING (id) WHERE t.id = after.id
+    RETURNING t.id, t.parent_id, t.status, t.queue),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM moved WHERE status = 'SKIPPED'
+    UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL
+    UNION SELECT previous_id FROM after WHERE NOT id = ANY(ARRAY(SELECT id FROM moved)) OR 1000 = (SELECT count(*) FROM after)
+    UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
+    RETURNING task_id)
+SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked
+"""
 
 # Which of these claims still hold? (A row that was skipped is locked by somebody; one that is not here was overtaken.)
 STILL_MINE = """
@@ -175,19 +215,12 @@ SELECT t.id FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
   JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING'
 """
 
-# Ask for whatever may follow from these tasks to be settled. After the swap: whoever chains onto one of them concurrently
-# leaves a request of his own. In a body's transaction of a higher level, which cannot see him, it is asked for in any case.
-ASK = f"""
+# Ask for whatever may follow from the ends of these tasks to be settled: parents, revokes, successors.
+ASK = """
 INSERT INTO cq_settlerequest (task_id)
-SELECT DISTINCT asked FROM (
-    SELECT parent_id FROM cq_task WHERE id = ANY(%s::uuid[]) AND parent_id IS NOT NULL AND status IN ({_TERMINAL})
-    UNION ALL
-    SELECT id FROM cq_task WHERE id = ANY(%s::uuid[]) AND status IN ('WAITING', 'REVOKED')
-    UNION ALL
-    SELECT n.previous_id FROM cq_task n JOIN cq_task t ON t.id = n.previous_id
-     WHERE n.previous_id = ANY(%s::uuid[]) AND n.status = 'PENDING' AND t.status IN ({_TERMINAL})
-    UNION ALL
-    SELECT id FROM cq_task WHERE id = ANY(%s::uuid[]) AND current_setting('transaction_isolation') <> 'read committed') AS q(asked)
+SELECT parent_id FROM cq_task WHERE id = ANY(%s::uuid[]) AND parent_id IS NOT NULL
+UNION SELECT id FROM cq_task WHERE id = ANY(%s::uuid[]) AND status = 'REVOKED'
+UNION SELECT previous_id FROM cq_task WHERE previous_id = ANY(%s::uuid[]) AND status = 'PENDING'
 RETURNING task_id
 """
 
@@ -256,17 +289,13 @@ SELECT id FROM revoked
 SETTLE_RELEASE = f"""
 WITH ready AS MATERIALIZED (
     SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs,
-           GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0')) AS due
+           {_RELEASED_DUE} AS due
       FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
      WHERE n.previous_id = ANY(%s::uuid[]) AND n.status IN ({states.RELEASE.guard}) AND before.status IN ({_TERMINAL})
        AND (before.status <> 'REVOKED' OR n.created_at >= before.finished_at)
      LIMIT 5000 FOR NO KEY UPDATE OF n SKIP LOCKED),
 moved AS (
-    UPDATE cq_task t
-       SET status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END,
-           run_after = due, finished_at = CASE WHEN NOT runs THEN {LATER} END,
-           reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END
-      FROM ready WHERE t.id = ready.id
+    UPDATE cq_task t SET {_RELEASE} FROM ready WHERE t.id = ready.id
     RETURNING t.id, t.parent_id, t.status, t.queue),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)

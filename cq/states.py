@@ -5,6 +5,7 @@ one carries the transition's sources in its WHERE. A statement that finds no row
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from django.db import models
 
@@ -62,7 +63,7 @@ HAS_RESULT = frozenset({Status.SUCCESS, Status.WAITING, Status.INCOMPLETE})
 DELAYED = frozenset({Status.SCHEDULED, Status.RETRY, Status.SUSPENDED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transition:
     """A named way from some statuses to one or more others; `sources` is empty for a row that is made."""
 
@@ -75,7 +76,7 @@ class Transition:
         """The sources as an SQL list of literals: a parameter would keep PostgreSQL from using the partial indexes."""
         return sql_list(self.sources)
 
-    @property
+    @cached_property
     def target(self) -> Status:
         """The only target of a transition that has just one."""
         (target,) = self.targets

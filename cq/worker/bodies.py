@@ -7,9 +7,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from uuid import UUID
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -18,13 +19,14 @@ from django.db import connections
 from cq import executor, registry
 from cq.executor import Executed
 from cq.outcome import Claimed, given_back, interrupted
+from cq.transactions import Block
 from cq.worker.marks import Marks
 from cq.worker.options import AHEAD_SECONDS, LONGEST_WAIT
 
 logger = logging.getLogger("cq.worker")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Body:
     """One claimed task on its way through this process."""
 
@@ -51,14 +53,12 @@ class Bodies:
         self.marks = marks
         self.loop = loop
         self.ended = ended
-        self.running: dict[UUID, Body] = {}
+        self.running: Mapping[bool, dict[UUID, Body]] = {is_coroutine: {} for is_coroutine in (True, False)}
         self._threads = threads
         self._most_ahead = ahead
         self._coroutines = coroutines
-        self._busy = {True: 0, False: 0}
-        self._lock = threading.Lock()
         self._waiting: deque[Body] = deque()
-        self._may_start = threading.Semaphore(0)
+        self._may_start: SimpleQueue[None] = SimpleQueue()
         self._duration = AHEAD_SECONDS
         self._tasks: set[asyncio.Task[None]] = set()
         for number in range(threads):
@@ -67,19 +67,19 @@ class Bodies:
     @property
     def room(self) -> int:
         """How many tasks to claim now: free slots, and a little work ahead where bodies are short."""
-        threads = self._threads - self._busy[False]
-        room = min(threads + self._ahead, self._coroutines - self._busy[True])
-        return room if threads > 0 or room > self._ahead // 2 else 0
+        threads = self._threads - len(self.running[False])
+        room = min(threads + self._ahead, self._coroutines - len(self.running[True]))
+        return room if threads > 0 or room > self._ahead // 4 else 0
 
     @property
     def is_idle(self) -> bool:
         """Say whether nothing runs or waits to run."""
-        return not any(self._busy.values())
+        return not any(self.running.values())
 
     @property
     def has_coroutines(self) -> bool:
         """Say whether coroutines are still running."""
-        return self._busy[True] > 0
+        return bool(self.running[True])
 
     @property
     def _ahead(self) -> int:
@@ -89,14 +89,12 @@ class Bodies:
         """Start a body now; there is room, or it was not claimed."""
         definition = registry.find(task.name)
         body = Body(task, definition is not None and definition.is_coroutine)
-        with self._lock:
-            self.running[task.id] = body
-            self._busy[body.is_coroutine] += 1
+        self.running[body.is_coroutine][task.id] = body
         if body.is_coroutine:
             self.loop.call_soon_threadsafe(self._start_coroutine, body)
         else:
             self._waiting.append(body)
-            self._may_start.release()
+            self._may_start.put(None)
 
     def too_old(self) -> float | None:
         """Give back what has waited too long; return in how many seconds the next one will have."""
@@ -120,27 +118,29 @@ class Bodies:
 
     def _give_back(self, body: Body) -> None:
         body.executed = Executed(given_back(body.task))
-        self._end(body)
+        self.ended(body)
 
     def interrupt(self) -> list[Body]:
         """Cancel coroutines; return all that still runs. What is in threads, only the end of the process can stop."""
         self.loop.call_soon_threadsafe(self._cancel_coroutines)
-        with self._lock:
-            return [body for body in self.running.values() if body.executed is None]
+        return [body for running in self.running.values() for body in list(running.values()) if body.executed is None]
 
     def known(self) -> list[UUID]:
         """Return the tasks that this process knows to be its own."""
-        with self._lock:
-            return list(self.running)
+        return [task_id for running in self.running.values() for task_id in list(running)]
 
-    def free(self, body: Body) -> None:
+    def forget(self, body: Body) -> None:
         """Free the slot of a body that has ended; called by whoever it is handed over to, who sees both as one."""
-        with self._lock:
-            self._busy[body.is_coroutine] -= 1
+        running = self.running[body.is_coroutine]
+        if running.get(body.task.id) is body:
+            del running[body.task.id]
 
     def _run_functions(self) -> None:
+        block = Block(is_kept=True)
         while True:
-            self._may_start.acquire()
+            if self._may_start.empty():
+                block.leave()
+            self._may_start.get()
             try:
                 body = self._waiting.popleft()
             except IndexError:  # it was given back
@@ -149,13 +149,13 @@ class Bodies:
             if began - body.claimed_at > LONGEST_WAIT:
                 self._give_back(body)
                 continue
-            body.executed = self._execute(body)
+            body.executed = self._execute(body, block)
             self._duration += 0.2 * (time.monotonic() - began - self._duration)
-            self._end(body)
+            self.ended(body)
 
-    def _execute(self, body: Body) -> Executed:
+    def _execute(self, body: Body, block: Block) -> Executed:
         try:
-            return executor.execute(body.task, partial(self._mark, body))
+            return executor.execute(body.task, partial(self._mark, body), block)
         except BaseException:  # nothing that a body leaves behind may cost the worker a thread
             logger.exception("a body could not be ended in order task=%s", body.task.id)
             return Executed(interrupted(body.task))
@@ -173,7 +173,7 @@ class Bodies:
                 await sync_to_async(connections.close_all)()
         except asyncio.CancelledError:
             body.executed = body.executed or Executed(interrupted(body.task))
-        self._end(body)
+        self.ended(body)
 
     def _cancel_coroutines(self) -> None:
         for task in self._tasks:
@@ -181,10 +181,3 @@ class Bodies:
 
     def _mark(self, body: Body) -> None:
         body.mark = self.marks.start(body.task.id)
-
-    def _end(self, body: Body) -> None:
-        """Hand the body over, and only then forget it: it is known to somebody at any time."""
-        self.ended(body)
-        with self._lock:
-            if self.running.get(body.task.id) is body:
-                del self.running[body.task.id]

@@ -15,7 +15,7 @@ class WorkerOptions:
 
 
 # Coroutines that one child runs at once.
-COROUTINES = 100
+COROUTINES = 250
 # Work that a child claims ahead of its free slots: as much as recent durations make of this time …
 AHEAD_SECONDS = 0.05
 # … and never more tasks than this.

@@ -1,7 +1,6 @@
 """Rows in any status, processes and claims, made behind the engine's back."""
 
 import json
-from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -72,7 +71,7 @@ def many(number: int, status: Status, **references: UUID) -> None:
 def held(task: Task, *, claims: int | None = None) -> Claimed:
     """Return the claim that a row in RUNNING would belong to."""
     coded = {"args": "[1]", "kwargs": "{}", "options": None, "previous_result": None}
-    columns = {field.name: getattr(task, field.name, None) for field in fields(Claimed)}
+    columns = {name: getattr(task, name, None) for name in Claimed._fields}
     return Claimed(**columns | coded | ({} if claims is None else {"claims": claims}))
 
 

@@ -3,7 +3,7 @@
 import pytest
 from django.db import transaction
 
-from cq import engine, outcome, states
+from cq import engine, outcome, settle, states
 from cq.exceptions import Fenced
 from cq.models import PastAttempt, SettleRequest, Task
 from cq.outcome import Outcome
@@ -176,15 +176,59 @@ def test_outcome_subtasks_and_requests_are_written_together_or_not_at_all(point:
     assert engine.finish([succeeded(claimed, 1, (subtask_of(claimed),))]).moved
 
 
-def test_who_ends_asks_for_the_parent_and_for_itself_if_somebody_waits() -> None:
+def test_who_ends_releases_its_successors_and_asks_for_its_parent() -> None:
     parent = row(Status.WAITING)
     task, lone = row(Status.RUNNING, parent=parent), row(Status.RUNNING)
-    row(Status.PENDING, previous=task)
+    after = row(Status.PENDING, previous=task, queue="another")
 
     finished = engine.finish([succeeded(held(task)), succeeded(held(lone))])
 
-    assert set(finished.asked) == {parent.id, task.id}
-    assert set(SettleRequest.objects.values_list("task_id", flat=True)) == {parent.id, task.id}
+    assert {(moved.id, moved.status) for moved in finished.moved} == {
+        (task.id, Status.SUCCESS),
+        (lone.id, Status.SUCCESS),
+        (after.id, Status.QUEUED),
+    }
+    assert finished.queues == {"another"}
+    assert finished.asked == [parent.id]
+    assert set(SettleRequest.objects.values_list("task_id", flat=True)) == {parent.id}
+
+
+def test_who_fails_skips_its_successors_and_asks_for_what_comes_after_them() -> None:
+    parent = row(Status.WAITING)
+    task = row(Status.RUNNING, parent=parent)
+    after = row(Status.PENDING, previous=task, parent=parent)
+    forced = row(Status.PENDING, previous=task, parent=parent, force_chain=True)
+
+    finished = engine.finish([failed(held(task))])
+
+    assert [Task.objects.get(pk=made.id).status for made in (after, forced)] == ["SKIPPED", "QUEUED"]
+    assert set(finished.asked) == {parent.id, after.id}
+
+
+@committed
+def test_a_successor_that_somebody_has_locked_is_asked_for() -> None:
+    task = row(Status.RUNNING)
+    after = row(Status.PENDING, previous=task)
+    with elsewhere() as outsider:
+        outsider.open()
+        outsider(lambda: Task.objects.select_for_update().get(pk=after.pk))
+
+        finished = engine.finish([succeeded(held(task))])
+
+    assert finished.asked == [task.id]
+    settle.settle_all()
+    assert Task.objects.get(pk=after.id).status == Status.QUEUED
+
+
+def test_more_successors_than_one_statement_takes_are_asked_for() -> None:
+    task = row(Status.RUNNING)
+    make.many(1001, Status.PENDING, previous_id=task.id)
+
+    finished = engine.finish([succeeded(held(task))])
+
+    assert finished.asked == [task.id]
+    settle.settle_all()
+    assert not Task.objects.filter(status=Status.PENDING).exists()
 
 
 def test_who_waits_for_subtasks_asks_for_itself() -> None:

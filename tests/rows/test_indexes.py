@@ -62,7 +62,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
     names = registry.names()
     some = [uuid4() for _ in range(100)]
     new = "[" + ",".join(f'{{"id": "{uuid4()}", "previous_id": "{ids["before"]}"}}' for _ in range(10)) + "]"
-    columns = [[*some]] + [[1] * 100] + [["SUCCESS"] * 100] + [[None] * 100] * 6 + [[0.0] * 100] + [[""] * 100]
+    columns = [some, [1] * 100, ["SUCCESS"] * 100, [None] * 100, [""] * 100, [None] * 100, [None] * 100]
     return {
         "CLAIM": (ids["process"], "q1", names, 10),
         "CLAIM_SUSPECTS": (ids["process"], "q1", names, 10),
@@ -70,7 +70,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "PEEK": (),
         "LOOK": (None, None, names, None, None, names),
         "BUSY": (None, None) * 3 + (names,),
-        "ASK": (some, some, some, some),
+        "ASK": (some, some, some),
         "ASKED": (UUID(int=0), 200),
         "SETTLE_LOCK": (some,),
         "SETTLE_TAKE": (some, some),
@@ -82,7 +82,8 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "REVOKE": (some, "", False),
         "UNFINISHED_AFTER": (some,),
         "SUBMIT": ("[]", uuid4()),
-        "FINISH": (*columns, [None] * 100),
+        "FINISH": (*columns, None, None, None, None, f"[{','.join(['1'] * 100)}]"),
+        "FOLLOW": (some, some),
         "STILL_MINE": (some, [1] * 100),
         "ENQUEUE_NEXT": (new,),
         "ENQUEUE_MADE": (new,),
