@@ -26,7 +26,7 @@ def execute(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Send one statement; return its rows, or an empty list where it has none."""
     with connection().cursor() as cursor:
         cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.pgresult.nfields else []
 
 
 class RoundTrip:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 
@@ -51,10 +52,22 @@ class Definition:
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check that a call fits; `InvalidArguments` shows the signature."""
+        least, most = self._takes
+        if not kwargs and least <= len(args) <= most:
+            return
         try:
             self.signature.bind(*((None, *args) if self.takes_task else args), **kwargs)
         except TypeError as error:
             raise InvalidArguments(f"{self.name}{self._shown()}: {error}; given were {_shape(args, kwargs)}.") from None
+
+    @cached_property
+    def _takes(self) -> tuple[int, float]:
+        """How many positional arguments make a call that fits for certain."""
+        parameters = list(self.signature.parameters.values())[1 if self.takes_task else 0 :]
+        plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if len(plain) < len(parameters):
+            return (1, 0)
+        return sum(p.default is p.empty for p in plain), len(plain)
 
     def _shown(self) -> str:
         parameters = list(self.signature.parameters.values())[1 if self.takes_task else 0 :]
@@ -105,6 +118,8 @@ def encode(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
     """Return the arguments as JSON texts; together they keep to `MAX_ARGS_SIZE`."""
     limit = conf().MAX_ARGS_SIZE
     args_text = codec.dumps(list(args), limit=limit, what="args")
+    if not kwargs:
+        return args_text, "{}"
     return args_text, codec.dumps(dict(kwargs), limit=max(2, limit - len(args_text.encode()) + 2), what="kwargs")
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from cq import database, notifier, sql
@@ -23,27 +23,53 @@ from cq.states import Status
 _SLICE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Inserted:
+class Inserted(NamedTuple):
     """What the database decided about a new row. In the order of the inserting statements."""
 
     id: UUID
     status: Status
     run_after: datetime
     created_at: datetime
-    parent_id: UUID | None
-    workflow_id: UUID | None
-    depth: int
-    finished_at: datetime | None
-    reason: str | None
+    parent_id: UUID | None = None
+    workflow_id: UUID | None = None
+    depth: int = 0
+    finished_at: datetime | None = None
+    reason: str | None = None
 
 
 def enqueue(new: Sequence[NewTask]) -> list[Inserted]:
-    """Insert tasks in the caller's transaction; workers hear of it when that commits."""
+    """Insert tasks in the caller's transaction; workers hear of it when that commits.
+
+    They are alike but for their ids and arguments.
+    """
     _check_fanout(len(new))
-    rows = _insert(sql.ENQUEUE, new)
-    _wake_on_commit(new)
+    if len(new) <= _SLICE:
+        rows = _insert_alike(new)
+    else:
+        with database.atomic():
+            rows = [row for part in database.slices(new, _SLICE) for row in _insert_alike(part)]
+    _wake_on_commit(new[:1])
     return rows
+
+
+def _insert_alike(new: Sequence[NewTask]) -> list[Inserted]:
+    one = new[0]
+    ((status, run_after, created_at),) = database.execute(
+        sql.ENQUEUE,
+        one.delay,
+        one.run_after,
+        one.name,
+        one.queue,
+        one.priority,
+        one.options and json.dumps(one.options),
+        one.created_by,
+        one.subject,
+        one.held,
+        _array([str(task.id) for task in new]),
+        f"[{','.join([task.args for task in new])}]",
+        f"[{','.join([task.kwargs for task in new])}]",
+    )
+    return [Inserted(task.id, status, run_after, created_at) for task in new]
 
 
 def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:

@@ -42,7 +42,6 @@ class NewTask:
                 "priority": self.priority,
                 "run_after": self.run_after and self.run_after.isoformat(),
                 "delay": self.delay,
-                "held": self.held,
                 "parent_id": self.parent_id and str(self.parent_id),
                 "previous_id": self.previous_id and str(self.previous_id),
                 "maker_id": self.maker_id and str(self.maker_id),

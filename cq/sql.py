@@ -23,7 +23,7 @@ _DELAYED = sql_list(states.DELAYED)
 _ENDED_BY_ITSELF = sql_list(states.TERMINAL - {states.REVOKE.target})
 
 _GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
-    id uuid, name text, queue text, priority smallint, run_after timestamptz, delay float8, held boolean,
+    id uuid, name text, queue text, priority smallint, run_after timestamptz, delay float8,
     parent_id uuid, previous_id uuid, maker_id uuid, maker_claims int, force_chain boolean, pass_result boolean,
     options jsonb, created_by text, subject text, args jsonb, kwargs jsonb)"""
 _COLUMNS = """id, name, queue, priority, delay, parent_id, previous_id, force_chain, pass_result,
@@ -41,12 +41,18 @@ _RELEASE = f"""
     status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END, run_after = due,
     finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
 
-# Insert tasks that refer to no other task.
+# Insert tasks that refer to no other task, and are alike but for their ids and arguments; so they are alike in what is decided.
 ENQUEUE = f"""
-INSERT INTO cq_task ({_COLUMNS})
-SELECT {_PLAIN}, NULL, 0, due, CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END, NULL, NULL
-  FROM {_GIVEN}, LATERAL (SELECT {_DUE}) AS at(due)
-RETURNING {_INSERTED}
+WITH call AS MATERIALIZED (SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after),
+inserted AS (
+    INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, delay, run_after, status)
+    SELECT given.id, given.args, given.kwargs, %s::text, %s::text, %s::smallint, %s::jsonb, %s::text, %s::text, d.delay, due,
+           CASE WHEN %s::boolean THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
+      FROM call AS d, LATERAL (SELECT GREATEST({NOW}, d.run_after, {NOW} + coalesce(d.delay, interval '0'))) AS at(due),
+           ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb), jsonb_array_elements(%s::jsonb))
+               AS given(id, args, kwargs)
+    RETURNING status, run_after, created_at)
+SELECT status, run_after, created_at FROM inserted LIMIT 1
 """
 
 # Insert successors of stored tasks, resolved at once where the predecessor has ended. A missing row: the predecessor is gone.

@@ -7,12 +7,14 @@ few lines is in the wrong file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import NOT_PROVIDED, F, Q
+from django.db.models.base import ModelState
 from django.db.models.functions import Now
 
 from cq import current, database, engine, notifier, settle, states, waiter
@@ -35,6 +37,13 @@ _UNFINISHED = [status.value for status in Status if status in states.UNFINISHED]
 _UNSUCCESSFUL = [status.value for status in Status if status in states.UNSUCCESSFUL]
 _TERMINAL = [status.value for status in Status if status in states.TERMINAL]
 _DELAYED = [status.value for status in Status if status in states.DELAYED]
+
+
+@cache
+def _as_inserted() -> dict[str, Any]:
+    """Give the values that every new row has in its columns; those that the call decides are left at None."""
+    defaults = {field.attname: field.default for field in Task._meta.concrete_fields}
+    return {name: None if default is NOT_PROVIDED or callable(default) else default for name, default in defaults.items()}
 
 
 class TaskQuerySet(models.QuerySet["Task"]):
@@ -212,32 +221,36 @@ class Task(models.Model):
 
     @classmethod
     def made(cls, new: NewTask, inserted: Inserted | None, maker: RunningTask | None = None) -> Task:
-        """Return the task of a new row without reading it again; with a maker, of a row that is still to be."""
-        task = cls(
+        """Return the task of a new row without reading it again; with a maker, of a row that is still to be.
+
+        Not by way of `__init__`, which costs as much as the insert.
+        """
+        task = cls.__new__(cls)
+        task._state = ModelState()
+        task._state.adding = inserted is None
+        task._state.db = database.alias()
+        values = task.__dict__
+        values.update(_as_inserted())
+        values.update(
             id=new.id,
             name=new.name,
             queue=new.queue,
             priority=new.priority,
-            status=inserted.status if inserted else Status.PENDING,
             args=Encoded(new.args),
             kwargs=Encoded(new.kwargs),
             options=new.options,
             created_by_ref=new.created_by,
             subject_ref=new.subject,
-            parent_id=inserted.parent_id if inserted else new.parent_id,
             previous_id=new.previous_id,
-            workflow_id=inserted.workflow_id if inserted else None,
-            depth=inserted.depth if inserted else 0,
             force_chain=new.force_chain,
             pass_result=new.pass_result,
-            finished_at=inserted.finished_at if inserted else None,
-            reason=inserted.reason if inserted else None,
         )
-        task.__dict__["created_at"] = inserted and inserted.created_at
-        task.__dict__["run_after"] = inserted.run_after if inserted else new.run_after
-        task._state.adding = inserted is None
-        task._state.db = database.alias()
-        task.maker = maker
+        if inserted is None:
+            values.update(status=Status.PENDING, parent_id=new.parent_id, run_after=new.run_after, created_at=None)
+        else:
+            values.update(inserted._asdict())
+        if maker is not None:
+            task.maker = maker
         return task
 
     @property
