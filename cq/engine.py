@@ -54,22 +54,15 @@ def enqueue(new: Sequence[NewTask]) -> list[Inserted]:
 
 def _insert_alike(new: Sequence[NewTask]) -> list[Inserted]:
     one = new[0]
-    ((status, run_after, created_at),) = database.execute(
-        sql.ENQUEUE,
-        one.delay,
-        one.run_after,
-        one.name,
-        one.queue,
-        one.priority,
-        one.options and json.dumps(one.options),
-        one.created_by,
-        one.subject,
-        one.held,
-        _array([str(task.id) for task in new]),
-        f"[{','.join([task.args for task in new])}]",
-        f"[{','.join([task.kwargs for task in new])}]",
-    )
-    return [Inserted(task.id, status, run_after, created_at) for task in new]
+    options = one.options and json.dumps(one.options)
+    shared = (one.name, one.queue, one.priority, options, one.created_by, one.subject)
+    if len(new) == 1 and one.is_due:
+        rows = database.execute(sql.ENQUEUE_ONE, one.id, one.args, one.kwargs, *shared)
+    else:
+        ids = _array([str(task.id) for task in new])
+        args, kwargs = (f"[{','.join(texts)}]" for texts in zip(*((task.args, task.kwargs) for task in new), strict=True))
+        rows = database.execute(sql.ENQUEUE, one.delay, one.run_after, *shared, one.held, ids, args, kwargs)
+    return [Inserted(task.id, *rows[0]) for task in new]
 
 
 def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:

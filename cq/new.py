@@ -32,6 +32,11 @@ class NewTask:
     created_by: str | None = None
     subject: str | None = None
 
+    @property
+    def is_due(self) -> bool:
+        """Say whether it may start at once."""
+        return self.run_after is None and self.delay is None and not self.held
+
     def as_json(self) -> str:
         """Return the row as one JSON object, for `jsonb_to_recordset`."""
         plain = json.dumps(

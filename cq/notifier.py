@@ -32,8 +32,11 @@ ENDED_GROUP = "cq.ended"
 WAKE = "cq.wake"
 ENDED = "cq.ended"
 
-# Between two messages: what is marked meanwhile goes into the next.
+# Between two messages: what is marked meanwhile goes into the next. Longer and longer while there is no end of marks.
 _PAUSE = 0.003
+_LONGEST_PAUSE = 0.016
+# A channel that is full has hints enough, or nobody who takes them.
+_FULL_FOR = 0.5
 # Whoever has waited for a task will soon wait for another: go on hearing for so long.
 _HEAR_ON = 30.0
 # At one go: shorter than the 5 s after which redis-py takes silence for an error.
@@ -109,6 +112,7 @@ class Notifier:
         self._is_hearing = False
         self._idle = threading.Event()
         self._broken_until = 0.0
+        self._full_until: dict[str, float] = {}
 
     def mark(self, *, look: bool = False, queues: Iterable[str] = (), ended: Iterable[UUID] = ()) -> None:
         with self._lock:
@@ -158,6 +162,7 @@ class Notifier:
             return self.loop
 
     async def _say(self) -> None:
+        pause = _PAUSE
         while True:
             with self._lock:
                 look, self._look = self._look, False
@@ -169,26 +174,28 @@ class Notifier:
                     return
             if time.monotonic() >= self._broken_until:
                 await self._send_all(look, queues, ended)
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _send_all(self, look: bool, queues: set[str], ended: set[UUID]) -> None:
         current = layer()
         if current is None:
             return
-        if look:
-            await self._send(current.send(CHANNEL, {"type": WAKE}))
-        for queue in queues:
-            await self._send(current.send(QUEUE_CHANNEL.format(queue), {"type": WAKE}))
         if ended:
             ids = [str(task_id) for task_id in ended] if len(ended) <= _MOST_IDS else []
-            await self._send(current.group_send(ENDED_GROUP, {"type": ENDED, "ids": ids}))
+            await self._send(current.group_send, ENDED_GROUP, {"type": ENDED, "ids": ids})
+        for channel in [CHANNEL, *map(QUEUE_CHANNEL.format, queues)] if look else []:
+            await self._send(current.send, channel, {"type": WAKE})
 
-    async def _send(self, sending: Any) -> None:
+    async def _send(self, send: Callable[[str, dict[str, Any]], Any], place: str, message: dict[str, Any]) -> None:
+        if time.monotonic() < self._full_until.get(place, 0.0):
+            return
         try:
-            await asyncio.wait_for(sending, _SEND_TIMEOUT)
+            await asyncio.wait_for(send(place, message), _SEND_TIMEOUT)
             self.counts["sent"] += 1
-        except ChannelFull:  # hints enough are waiting
+        except ChannelFull:
             self.counts["full"] += 1
+            self._full_until[place] = time.monotonic() + _FULL_FOR
         except Exception as error:  # a layer may raise anything; a hint is never worth an error
             self.counts["failed"] += 1
             self._broken_until = time.monotonic() + _BREAK

@@ -55,6 +55,12 @@ inserted AS (
 SELECT status, run_after, created_at FROM inserted LIMIT 1
 """
 
+# Insert one that is due at once: the same in a third less time.
+ENQUEUE_ONE = """
+INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, status)
+VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s::jsonb, %s, %s, 'QUEUED') RETURNING status, run_after, created_at
+"""
+
 # Insert successors of stored tasks, resolved at once where the predecessor has ended. A missing row: the predecessor is gone.
 # The predecessor is locked against removal, the parent against ending unseen; a settle request sees to what is in flight.
 ENQUEUE_NEXT = f"""
