@@ -112,18 +112,20 @@ def ready_queues() -> list[str]:
 class Wish:
     """What a process would like to claim: so many tasks of each of these queues.
 
-    `suspects` are tasks under which a process has died: they are claimed only by processes that run nothing else.
+    `suspects` are tasks under which a process has died: they are claimed only by processes that run nothing else. `looks`: which
+    queues have tasks left?
     """
 
     process_id: UUID
     shares: Mapping[str, int]
     names: Sequence[str]
     suspects: bool = False
+    looks: bool = False
 
 
 def claim(wish: Wish) -> list[Claimed]:
     """Take ready tasks for a process, the best of each queue; none if the process was declared dead."""
-    return exchange([], wish)[1]
+    return exchange([], wish).claimed
 
 
 @dataclass(slots=True)
@@ -146,10 +148,18 @@ def finish(outcomes: Sequence[Outcome]) -> Finished:
 
     Rows that are locked by somebody, or are no longer ours, are not among the moved; `still_mine` tells which is which.
     """
-    return exchange(outcomes, None)[0]
+    return exchange(outcomes, None).finished
 
 
-def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> tuple[Finished, list[Claimed]]:
+class Exchanged(NamedTuple):
+    """What a round trip came to; `ready` names the queues that have tasks left, if that was asked."""
+
+    finished: Finished
+    claimed: list[Claimed]
+    ready: list[str] | None
+
+
+def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
     """Finish what has ended and claim what fits: one round trip and one commit for both.
 
     One statement after the other, never one for both: the look for successors needs a newer snapshot than the swap.
@@ -157,12 +167,14 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> tuple[Finished, 
     with database.round_trip() as trip:
         finishing = _Finishing(trip, sql.FINISH, outcomes) if outcomes else None
         claims = _send_claims(trip, wish) if wish else []
+        looked = trip.send(sql.READY_QUEUES) if wish and wish.looks else None
         failpoint("exchange.before_commit")
     failpoint("exchange.after_commit")
     claimed = [Claimed(*row) for cursor in claims for row in cursor.fetchall()]
     # UPDATE … RETURNING promises no order.
     claimed.sort(key=lambda task: (-task.priority, task.run_after, task.id))
-    return finishing.read() if finishing else Finished(), claimed
+    ready = None if looked is None else [queue for (queue,) in looked.fetchall()]
+    return Exchanged(finishing.read() if finishing else Finished(), claimed, ready)
 
 
 def _send_claims(trip: database.RoundTrip, wish: Wish) -> list[Any]:
@@ -260,6 +272,13 @@ def peek() -> tuple[bool, float | None]:
     """Say whether anything is to be settled, and in how many seconds the next delayed task is due (None: there is none)."""
     ((to_settle, seconds),) = database.execute(sql.PEEK)
     return to_settle, seconds
+
+
+def state(task_id: UUID) -> dict[str, Any] | None:
+    """Read the columns that change on a task's way, its result as text; None if it is not stored."""
+    for row in database.execute(sql.STATE, task_id):
+        return dict(zip(sql.STATE_COLUMNS, row, strict=True))
+    return None
 
 
 def revoke(ids: Sequence[UUID], *, reason: str, terminate: bool = False) -> list[UUID]:

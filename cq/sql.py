@@ -324,6 +324,14 @@ SELECT t.id FROM cq_task t WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_TERMI
      OR EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = t.id AND c.status IN ({_UNFINISHED})))
 """
 
+STATE_COLUMNS = (
+    *("status", "parent_id", "workflow_id", "depth", "admitted", "claims", "attempt", "retries", "crashes", "transients"),
+    *("process_id", "worker", "terminate", "result_of_id", "outcome", "error", "exception", "traceback", "reason"),
+    *("run_after", "started_at", "ended_at", "finished_at", "prune_after", "result"),
+)
+# What has become of a task?
+STATE = f"SELECT {', '.join(STATE_COLUMNS)}::text FROM cq_task WHERE id = %s"
+
 # Make ready what is due.
 PROMOTE = f"""
 UPDATE cq_task t SET status = '{states.PROMOTE.target}'

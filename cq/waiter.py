@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
 
-from cq import current, database, notifier
+from cq import current, database, engine, notifier
 from cq.conf import conf
 from cq.exceptions import NotAllowedHere, TaskGone, WaitTimeout
-from cq.states import TERMINAL
 
 if TYPE_CHECKING:
     from cq.models import Task
@@ -55,16 +54,15 @@ async def await_done(task: Task, timeout: float | None) -> None:
 
 
 def _has_ended(task: Task) -> bool:
+    """Bring the task up to date, in one query."""
     if task.is_done:
         return True
-    rows = type(task).objects.filter(pk=task.pk)
-    status = rows.values_list("status", flat=True).first()
-    if status is None and not task._state.adding:
+    state = engine.state(task.pk)
+    if state is None and not task._state.adding:
         raise TaskGone(f"Task {task.pk} is no longer stored.")
-    if status not in TERMINAL:
-        return False
-    task.refresh_from_db()
-    return True
+    if state is not None:
+        task.update(state)
+    return task.is_done
 
 
 def _refuse_to_wait(task: Task) -> None:

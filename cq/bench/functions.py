@@ -11,13 +11,13 @@ from cq.function import task
 QUEUE = "cq-bench"
 
 
-@task("cq.bench.noop", takes_task=False)
+@task("cq.bench.noop", queue=QUEUE, takes_task=False)
 def noop() -> float:
     """Return the time."""
     return time.time()
 
 
-@task("cq.bench.parent")
+@task("cq.bench.parent", queue=QUEUE)
 def parent(cqt: Any, count: int) -> None:
     """Have so many subtasks."""
-    cqt.subtask_many(noop, [()] * count, queue=QUEUE)
+    cqt.subtask_many(noop, [()] * count)

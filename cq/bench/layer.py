@@ -21,12 +21,12 @@ def trouble() -> str | None:
     try:
         asyncio.run(_send_to_ourselves(layer))
     except Exception as error:  # a layer may raise anything
-        return str(error).strip().partition("\n")[0] or type(error).__name__
+        return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
     return None
 
 
 async def _send_to_ourselves(layer: BaseChannelLayer) -> None:
     async with asyncio.timeout(_ANSWER_WITHIN):
-        channel = await layer.new_channel("cq.bench")
+        channel = await layer.new_channel()
         await layer.send(channel, {"type": "cq.bench"})
         await layer.receive(channel)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from cq import database
 from cq.bench import rows
-from cq.bench.functions import QUEUE, noop, parent
+from cq.bench.functions import noop, parent
 from cq.bench.worker import Worker, worker
 
 _CALLS = 1_000
+_BULK = 10_000
 _STARTS, _SPACING = 100, 0.02
 _GETS = 50
 _CHAIN = 100
@@ -22,9 +23,6 @@ _TURNS = 3
 # Without hints each of these waits for a poll: then fewer are enough.
 _BUDGET = 15.0
 _PAUSE = 0.01
-
-noop_here = noop.using(queue=QUEUE)
-parent_here = parent.using(queue=QUEUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +38,31 @@ class Measurement:
 def measure(tasks: int, processes: int, threads: int) -> Iterator[Measurement]:
     """Measure one after another. The rows are still there afterwards."""
     yield Measurement("delay", "delay()", _delay(min(tasks, _CALLS)), "/s")
-    yield Measurement("delay_many", f"delay_many() of {tasks:,}", _delay_many(tasks), "/s")
+    yield Measurement("delay_many", f"delay_many() of {min(tasks, _BULK):,}", _delay_many(tasks), "/s")
     with worker(processes, threads) as running:
-        yield Measurement("drain", "drain of these tasks", _drain(running), "/s")
+        yield Measurement("drain", f"drain of {tasks:,} tasks", _drain(running), "/s")
         _warm_up()
-        p50, p99 = _starts()
+        p50, p99 = _starts(min(tasks, _STARTS))
         yield Measurement("start_p50", "delay() to start, p50", p50 * 1000, "ms")
         yield Measurement("start_p99", "delay() to start, p99", p99 * 1000, "ms")
-        yield Measurement("get_p50", "delay().get(), p50", statistics.median(_gets()) * 1000, "ms")
+        yield Measurement("get_p50", "delay().get(), p50", statistics.median(_gets(min(tasks, _GETS))) * 1000, "ms")
         yield Measurement("chain", f"chain of {_CHAIN}", _median_of(_chain) * 1000, "ms")
         yield Measurement("subtasks", f"parent of {_SUBTASKS:,} subtasks", _median_of(_subtasks) * 1000, "ms")
         running.check()
 
 
 def _delay(count: int) -> float:
-    noop_here.delay()
+    noop.delay()
     began = time.perf_counter()
     for _ in range(count):
-        noop_here.delay()
+        noop.delay()
     return count / (time.perf_counter() - began)
 
 
 def _delay_many(count: int) -> float:
     began = time.perf_counter()
-    noop_here.delay_many([()] * count)
+    for first in range(0, count, _BULK):
+        noop.delay_many([()] * min(_BULK, count - first))
     return count / (time.perf_counter() - began)
 
 
@@ -74,15 +73,15 @@ def _drain(running: Worker) -> float:
 
 def _warm_up() -> None:
     for _ in range(_WARM_UPS):
-        noop_here.delay()
-    noop_here.delay().get(rows.PATIENCE)
+        noop.delay()
+    noop.delay().get(rows.PATIENCE)
 
 
-def _starts() -> tuple[float, float]:
+def _starts(count: int) -> tuple[float, float]:
     sent = []
     deadline = time.monotonic() + _BUDGET
-    for _ in range(_STARTS):
-        sent.append((time.time(), noop_here.delay()))
+    for _ in range(count):
+        sent.append((time.time(), noop.delay()))
         time.sleep(_SPACING)
         if time.monotonic() > deadline:
             break
@@ -90,12 +89,12 @@ def _starts() -> tuple[float, float]:
     return statistics.median(took), took[int(len(took) * 0.99)]
 
 
-def _gets() -> list[float]:
+def _gets(count: int) -> list[float]:
     took: list[float] = []
     deadline = time.monotonic() + _BUDGET
-    while len(took) < _GETS and (not took or time.monotonic() < deadline):
+    while len(took) < count and (not took or time.monotonic() < deadline):
         began = time.perf_counter()
-        noop_here.delay().get(rows.PATIENCE)
+        noop.delay().get(rows.PATIENCE)
         took.append(time.perf_counter() - began)
         time.sleep(_PAUSE)
     return took
@@ -108,14 +107,14 @@ def _median_of(once: Callable[[], float]) -> float:
 def _chain() -> float:
     began = time.perf_counter()
     with database.atomic():
-        last = noop_here.delay()
+        last = noop.delay()
         for _ in range(_CHAIN - 1):
-            last = last.chain(noop, queue=QUEUE)
+            last = last.chain(noop)
     last.get(rows.PATIENCE)
     return time.perf_counter() - began
 
 
 def _subtasks() -> float:
     began = time.perf_counter()
-    parent_here.delay(_SUBTASKS).get(rows.PATIENCE)
+    parent.delay(_SUBTASKS).get(rows.PATIENCE)
     return time.perf_counter() - began

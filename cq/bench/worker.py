@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -73,8 +74,16 @@ def _serve(options: WorkerOptions, parent_pid: int) -> NoReturn:
     try:
         os.setpgid(0, 0)  # a terminal's Ctrl-C shall reach only the command, which stops this
         die_with(parent_pid, signal.SIGTERM)
+        _log_warnings_only()
         status = Supervisor(options).run()
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _log_warnings_only() -> None:
+    """Spare the terminal a line for each task."""
+    for name in ("cq", *(name for name in logging.root.manager.loggerDict if name.startswith("cq."))):
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logging.WARNING, logger.level))

@@ -253,6 +253,13 @@ class Task(models.Model):
             task.maker = maker
         return task
 
+    def update(self, state: Mapping[str, Any]) -> None:
+        """Take over what `engine.state` has read."""
+        result = state["result"]
+        self._state.adding = False
+        self._state.fields_cache.clear()
+        self.__dict__.update(state, result=None if result is None else Encoded(result))
+
     @property
     def is_done(self) -> bool:
         """Say whether it has ended, well or not."""

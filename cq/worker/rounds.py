@@ -36,6 +36,8 @@ _VAIN_SETTLE_PAUSE = 0.02
 # A long chain of consequences is settled in pieces, so that tasks are finished and claimed in between.
 _SETTLE_BUDGET = 0.1
 _LOCKED_PAUSE = 0.05
+# A wake-up is mostly about a task to claim. What else there may be to see to waits until that task has had its chance to end.
+_LOOK_LATER = 0.01
 _LONGEST_BACKOFF = 5.0
 _LONGEST_SLEEP = 60.0
 _LOOK_FOR_QUEUES_EVERY = 10
@@ -68,6 +70,7 @@ class Rounds(threading.Thread):
         self._has_interrupted = False
         self._settle_at: float | None = None
         self._vain_until = 0.0
+        self._look_at: float | None = None
         self._due_at: float | None = None
         self._retry_at: float | None = None
         self._old_at: float | None = None
@@ -152,7 +155,7 @@ class Rounds(threading.Thread):
         return bool(self._ended or self._is_woken or has_stopped or (self._has_more and self.has_room))
 
     def _pause(self) -> float:
-        times = [self._retry_at, self._due_at, self._settle_at, self._old_at, self._reconcile_at]
+        times = [self._retry_at, self._look_at, self._due_at, self._settle_at, self._old_at, self._reconcile_at]
         if self._interrupt_at is not None and not self._has_interrupted:
             times.append(self._interrupt_at)
         elif self._interrupt_at is not None and self.bodies.has_coroutines:
@@ -180,7 +183,9 @@ class Rounds(threading.Thread):
             self._give_back_unknown()
             finished = self._exchange(woken)
             self._settle(finished, self._is_past(self._settle_at))
-            if woken or self._is_past(self._due_at):
+            if woken and self._look_at is None:
+                self._look_at = time.monotonic() + (0.0 if self.bodies.is_idle else _LOOK_LATER)
+            if self._is_past(self._look_at) or self._is_past(self._due_at):
                 self._look()
             self._old_at = self._after(self.bodies.too_old())
         except BaseException:
@@ -225,6 +230,8 @@ class Rounds(threading.Thread):
         # Of a body that was interrupted and ended all the same, its own outcome counts.
         to_write = {_claim_of(body): body for body in bodies if not _is_written(body)}
         outcomes = [body.executed.outcome for body in to_write.values() if body.executed and body.executed.outcome]
+        # A link of a chain, or a parent: what follows can be claimed in the same round trip.
+        self._has_more = self._has_more or any(outcome.made or outcome.task.previous_id for outcome in outcomes)
         wish = self._wish(woken)
         locked = self._write(outcomes, wish, finished) if outcomes or wish else set()
         self._unwritten = [body for body in to_write.values() if _is_locked(body, locked)]
@@ -243,7 +250,7 @@ class Rounds(threading.Thread):
     def _write(self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished) -> set[UUID]:
         """Write a list; return the tasks that somebody has locked. A list that fails as a whole is written one by one."""
         try:
-            this, claimed = engine.exchange(outcomes, wish)
+            this, claimed, ready = engine.exchange(outcomes, wish)
         except (DataError, IntegrityError) as error:
             if len(outcomes) > 1:
                 return set().union(*(self._write([outcome], None, finished) for outcome in outcomes))
@@ -253,7 +260,7 @@ class Rounds(threading.Thread):
             raise
         failpoint("rounds.exchanged")
         if wish is not None:
-            self._start(claimed, wish)
+            this.queues -= self._start(claimed, wish, ready)
         finished.add(this)
         moved = {row.id for row in this.moved}
         missing = [outcome for outcome in outcomes if outcome.task.id not in moved]
@@ -284,6 +291,7 @@ class Rounds(threading.Thread):
 
     def _look(self) -> None:
         """See to what others have left: requests to settle, and tasks that are due."""
+        self._look_at = None
         to_settle, seconds = engine.peek()
         if to_settle:
             self._settle(Finished(), True)
@@ -315,7 +323,7 @@ class Rounds(threading.Thread):
             return None
         if self.options.queues is not None:
             self._queues = list(self.options.queues)
-        elif woken or not self._queues or self._turn % _LOOK_FOR_QUEUES_EVERY == 0:
+        elif not self._queues:
             self._queues = engine.ready_queues()
         if not self._queues:
             self._has_more = False
@@ -326,22 +334,30 @@ class Rounds(threading.Thread):
         in_turn = self._queues[first:] + self._queues[:first]
         shares = {queue: share + (number < rest) for number, queue in enumerate(in_turn)}
         self._passes_on = woken and not self.suspects
-        return Wish(self.process_id, shares, self._names, self.suspects)
+        looks = self.options.queues is None and (woken or self._turn % _LOOK_FOR_QUEUES_EVERY == 0)
+        return Wish(self.process_id, shares, self._names, self.suspects, looks)
 
-    def _start(self, claimed: Sequence[Claimed], wish: Wish) -> None:
-        """Start what was claimed. A claim that got all it asked of a queue expects more, and passes the wake-up on."""
-        got = Counter(task.queue for task in claimed)
-        full = [queue for queue, share in wish.shares.items() if got[queue] >= share > 0]
-        self._vain_claims = 0 if claimed else self._vain_claims + 1
-        were_all_asked = all(wish.shares.values()) or self._vain_claims >= len(wish.shares)
-        self._has_more = bool(full) or not were_all_asked
-        if not self._has_more:
-            self._queues = []
+    def _start(self, claimed: Sequence[Claimed], wish: Wish, ready: Sequence[str] | None) -> set[str]:
+        """Start what was claimed; return the queues that have nothing left, for a claim got less than it asked of them.
+
+        One that got all it asked of a queue expects more, and passes the wake-up on.
+        """
         for task in claimed:
             task_logger.debug("started task=%s name=%s attempt=%s", task.id, task.name, task.attempt)
             self.bodies.start(task)
+        got = Counter(task.queue for task in claimed)
+        full = [queue for queue, share in wish.shares.items() if got[queue] >= share > 0]
+        empty = {queue for queue, share in wish.shares.items() if got[queue] < share}
+        self._vain_claims = 0 if claimed else self._vain_claims + 1
+        if ready is None:
+            unasked = not all(wish.shares.values()) and self._vain_claims < len(wish.shares)
+        else:
+            unasked = not empty.issuperset(ready)
+            self._queues = list(ready) or self._queues
+        self._has_more = bool(full) or unasked
         if full and self._passes_on:
             notifier.wake(full)
+        return empty
 
     def _log(self, finished: Finished) -> None:
         if task_logger.isEnabledFor(logging.INFO):

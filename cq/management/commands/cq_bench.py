@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
+from django.test.utils import override_settings
 
 from cq.bench import layer, rows
 from cq.bench.functions import QUEUE
@@ -45,11 +46,10 @@ class Command(TerminalCommand):
             _checked(options, name, most)
             for name, most in (("tasks", _MOST_TASKS), ("processes", _MOST_PROCESSES), ("threads", _MOST_THREADS))
         ]
-        _admit_queue()
         if rows.is_served():
             raise CommandError("Another cq_bench runs on this database: wait for its end, or for its lease to run out.")
         trouble = layer.trouble()
-        with _signals_interrupt():
+        with override_settings(CQ=_with_queue()), _signals_interrupt():
             measurements = self._measure(*sizes)
         if options["json"]:
             self.say_json({"channel_layer": trouble is None} | {found.name: found.value for found in measurements})
@@ -89,11 +89,16 @@ def _checked(options: dict[str, Any], name: str, most: int) -> int:
     return value
 
 
-def _admit_queue() -> None:
-    """Let the queue exist in this process and its worker, whatever the project's settings; tasks run in that worker."""
+def _with_queue() -> dict[str, Any]:
+    """Return the setting with the queue in it and nothing that leads past it, for this process and the worker forked off it."""
     given = getattr(settings, "CQ", None) or {}
     queues = given.get("QUEUES")
-    settings.CQ = {**given, "SERIAL": False} | ({} if queues is None else {"QUEUES": {**queues, QUEUE: {}}})
+    return {
+        **given,
+        "QUEUES": None if queues is None else {**queues, QUEUE: {}},
+        "ROUTES": {},
+        "SERIAL": False,
+    }
 
 
 @contextmanager
