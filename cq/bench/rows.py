@@ -10,6 +10,7 @@ from cq.bench.functions import QUEUE
 from cq.exceptions import WaitTimeout
 
 _LOOK_EVERY = 0.01
+_END_WITHIN = 5.0
 PATIENCE = 300.0
 
 # Is one still to run, or running? By the partial indexes, however many rows there are.
@@ -26,6 +27,9 @@ SELECT count(*), extract(epoch FROM max(finished_at) - min(started_at))::float8
 
 # Does a living worker serve this queue and no other?
 _SERVED = "SELECT EXISTS (SELECT 1 FROM cq_worker WHERE lease_until > statement_timestamp() AND queues = jsonb_build_array(%s::text))"
+
+# Is this connection still there?
+_LIVES = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = %s)"
 
 # Remove all traces; foreign keys are checked at the end of a statement.
 _REMOVE = (
@@ -54,6 +58,19 @@ def drained(check: Callable[[], object]) -> tuple[int, float]:
 
 def remove() -> None:
     """Remove all tasks of the benchmark, its own and what an earlier one had to leave behind."""
+    _end_connection()
     with database.atomic():
         for statement in _REMOVE:
             database.execute(statement, QUEUE)
+
+
+def _end_connection() -> None:
+    """Close a connection that may have been interrupted amid a statement, and wait until that cannot commit any more."""
+    raw = database.connection().connection
+    if raw is None:
+        return
+    pid = raw.info.backend_pid
+    database.mend()
+    deadline = time.monotonic() + _END_WITHIN
+    while database.execute(_LIVES, pid)[0][0] and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY)

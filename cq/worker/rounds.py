@@ -25,6 +25,7 @@ from cq.executor import Executed
 from cq.failpoints import failpoint
 from cq.failure import fit
 from cq.outcome import Claimed, Outcome, given_back, interrupted
+from cq.states import Status
 from cq.worker.bodies import Bodies, Body
 from cq.worker.options import WorkerOptions
 
@@ -36,6 +37,9 @@ _VAIN_SETTLE_PAUSE = 0.02
 # A long chain of consequences is settled in pieces, so that tasks are finished and claimed in between.
 _SETTLE_BUDGET = 0.1
 _LOCKED_PAUSE = 0.05
+# After a wake-up that was in vain, the next one waits a little, after more of them longer: a flood costs no flood of looks.
+_VAIN_WAKE_PAUSE = 0.002
+_LONGEST_VAIN_WAKE_PAUSE = 0.1
 # A wake-up is mostly about a task to claim. What else there may be to see to waits until that task has had its chance to end.
 _LOOK_LATER = 0.01
 _LONGEST_BACKOFF = 5.0
@@ -78,6 +82,8 @@ class Rounds(threading.Thread):
         self._turn = 0
         self._passes_on = False
         self._vain_claims = 0
+        self._vain_wakes = 0
+        self._hear_from = 0.0
         self._broke_at = -inf
         self._reconcile_at = time.monotonic() + conf().LEASE
         self._queues: list[str] = []
@@ -152,7 +158,8 @@ class Rounds(threading.Thread):
 
     def _has_work(self) -> bool:
         has_stopped = self._is_stopping and self.bodies.is_idle and not self._unwritten
-        return bool(self._ended or self._is_woken or has_stopped or (self._has_more and self.has_room))
+        is_woken = self._is_woken and time.monotonic() >= self._hear_from
+        return bool(self._ended or is_woken or has_stopped or (self._has_more and self.has_room))
 
     def _pause(self) -> float:
         times = [self._retry_at, self._look_at, self._due_at, self._settle_at, self._old_at, self._reconcile_at]
@@ -160,6 +167,8 @@ class Rounds(threading.Thread):
             times.append(self._interrupt_at)
         elif self._interrupt_at is not None and self.bodies.has_coroutines:
             times.append(max(self._interrupt_at + _CANCEL_WITHIN, time.monotonic() + _LOCKED_PAUSE))
+        if self._is_woken:
+            times.append(self._hear_from)
         due = [at for at in times if at is not None]
         return min(due) - time.monotonic() if due else _LONGEST_SLEEP
 
@@ -183,6 +192,8 @@ class Rounds(threading.Thread):
             self._give_back_unknown()
             finished = self._exchange(woken)
             self._settle(finished, self._is_past(self._settle_at))
+            if woken:
+                self._note_wake(is_vain=not finished.moved and not self._has_more and self.bodies.is_idle)
             if woken and self._look_at is None:
                 self._look_at = time.monotonic() + (0.0 if self.bodies.is_idle else _LOOK_LATER)
             if self._is_past(self._look_at) or self._is_past(self._due_at):
@@ -191,6 +202,11 @@ class Rounds(threading.Thread):
         except BaseException:
             self._is_woken = self._is_woken or woken
             raise
+
+    def _note_wake(self, *, is_vain: bool) -> None:
+        self._vain_wakes = self._vain_wakes + 1 if is_vain else 0
+        pause = min(_LONGEST_VAIN_WAKE_PAUSE, _VAIN_WAKE_PAUSE * 2 ** min(self._vain_wakes, 10))
+        self._hear_from = time.monotonic() + pause if self._vain_wakes > 1 else 0.0
 
     def _give_back_unknown(self) -> None:
         """Give back what an exchange that broke off has claimed without our hearing of it, once it is seen.
@@ -244,6 +260,8 @@ class Rounds(threading.Thread):
         for outcome in outcomes:
             if outcome.transition is states.RETRY_LATER and outcome.delay is not None:
                 self._expect(outcome.delay)
+        if any(row.status == Status.SCHEDULED for row in finished.moved):
+            self._look_at = 0.0
         self._log(finished)
         return finished
 

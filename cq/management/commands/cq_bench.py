@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.test.utils import override_settings
 
@@ -16,7 +15,7 @@ from cq.bench import layer, rows
 from cq.bench.functions import QUEUE
 from cq.bench.measures import Measurement, measure
 from cq.bench.worker import WorkerEnded
-from cq.conf import conf
+from cq.conf import KEYS, conf
 from cq.exceptions import TaskFailed, WaitTimeout
 from cq.terminal.command import TerminalCommand
 from cq.terminal.table import Cell, Column, Row, table
@@ -91,14 +90,9 @@ def _checked(options: dict[str, Any], name: str, most: int) -> int:
 
 def _with_queue() -> dict[str, Any]:
     """Return the setting with the queue in it and nothing that leads past it, for this process and the worker forked off it."""
-    given = getattr(settings, "CQ", None) or {}
-    queues = given.get("QUEUES")
-    return {
-        **given,
-        "QUEUES": None if queues is None else {**queues, QUEUE: {}},
-        "ROUTES": {},
-        "SERIAL": False,
-    }
+    own = conf()
+    queues = None if own.QUEUES is None else {**own.QUEUES, QUEUE: {}}
+    return {**{key: getattr(own, key) for key in KEYS}, "QUEUES": queues, "ROUTES": {}, "SERIAL": False}
 
 
 @contextmanager
