@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from cq import database, notifier, sql
+from cq import database, notifier, sql, states
 from cq.conf import conf
 from cq.exceptions import DuplicateSubmitError, Fenced, TaskGone, TooLarge
 from cq.failpoints import failpoint
@@ -60,7 +60,9 @@ def _insert_alike(new: Sequence[NewTask]) -> list[Inserted]:
         rows = database.execute(sql.ENQUEUE_ONE, one.id, one.args, one.kwargs, *shared)
     else:
         ids = _array([str(task.id) for task in new])
-        args, kwargs = (f"[{','.join(texts)}]" for texts in zip(*((task.args, task.kwargs) for task in new), strict=True))
+        args, kwargs = (
+            f"[{','.join(texts)}]" for texts in zip(*((task.args, task.kwargs) for task in new), strict=True)
+        )
         rows = database.execute(sql.ENQUEUE, one.delay, one.run_after, *shared, one.held, ids, args, kwargs)
     return [Inserted(task.id, *rows[0]) for task in new]
 
@@ -165,7 +167,7 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
     One statement after the other, never one for both: the look for successors needs a newer snapshot than the swap.
     """
     with database.round_trip() as trip:
-        finishing = _Finishing(trip, sql.FINISH, outcomes) if outcomes else None
+        finishing = _Finishing(trip, outcomes) if outcomes else None
         claims = _send_claims(trip, wish) if wish else []
         looked = trip.send(sql.READY_QUEUES) if wish and wish.looks else None
         failpoint("exchange.before_commit")
@@ -198,7 +200,7 @@ def finish_own(outcome: Outcome, *, is_marked: bool = False) -> Finished:
     with database.round_trip() as trip:
         if is_marked:
             trip.send(sql.UNMARK)
-        finishing = _Finishing(trip, sql.FINISH_OWN, [outcome])
+        finishing = _Finishing(trip, [outcome], is_own=True)
     finished = finishing.read()
     if not finished.moved:
         raise Fenced(f"Task {outcome.task.id} was revoked or taken over while it ran; nothing of it is kept.")
@@ -208,14 +210,21 @@ def finish_own(outcome: Outcome, *, is_marked: bool = False) -> Finished:
 class _Finishing:
     """The statements that write outcomes: the fenced swap, what the bodies made, and what follows from it, in this order."""
 
-    def __init__(self, trip: database.RoundTrip, statement: str, outcomes: Sequence[Outcome]) -> None:
+    def __init__(self, trip: database.RoundTrip, outcomes: Sequence[Outcome], *, is_own: bool = False) -> None:
         made = [task for outcome in outcomes for task in outcome.made]
         ids = _array([str(outcome.task.id) for outcome in outcomes])
-        self.swapped = trip.send(statement, ids, *_columns(outcomes))
+        is_lone = len(outcomes) == 1 and not made and _is_lone(outcomes[0])
+        if is_lone:
+            statement = sql.FINISH_LONE_OWN if is_own else sql.FINISH_LONE
+            self.swapped = trip.send(statement, outcomes[0].result, outcomes[0].task.id, outcomes[0].task.claims)
+        else:
+            self.swapped = trip.send(sql.FINISH_OWN if is_own else sql.FINISH, ids, *_columns(outcomes))
         failpoint("finish.swapped")
         self.made = [trip.send(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         failpoint("finish.made")
-        self.followed = trip.send(sql.FOLLOW, ids, ids)
+        # Behind a link of a chain there is probably another one.
+        has_next = not is_lone or outcomes[0].task.previous_id is not None
+        self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
         failpoint("finish.asked")
 
     def read(self) -> Finished:
@@ -229,6 +238,10 @@ class _Finishing:
         finished.queues.update(row.queue for row in finished.moved if row.status == Status.QUEUED)
         finished.queues.update(queue for cursor in self.made for (queue,) in cursor.fetchall())
         return finished
+
+
+def _is_lone(outcome: Outcome) -> bool:
+    return outcome.transition is states.SUCCEED and outcome.task.parent_id is None and outcome.result_of is None
 
 
 def _columns(outcomes: Sequence[Outcome]) -> list[str | list[str | None] | None]:

@@ -196,6 +196,17 @@ FINISH = _FINISH.format(skip_locked="SKIP LOCKED", now=NOW, terminal=_TERMINAL)
 # … or waited for, by a body that ends its own transaction and holds no other task row.
 FINISH_OWN = _FINISH.format(skip_locked="", now=NOW, terminal=_TERMINAL)
 
+_FINISH_LONE = f"""
+UPDATE cq_task
+   SET status = '{states.SUCCEED.target}', finished_at = {NOW}, ended_at = {NOW}, process_id = NULL, outcome = 'success',
+       result = %s::jsonb, result_of_id = NULL, reason = NULL, error = NULL, exception = NULL, traceback = NULL
+ WHERE id = (SELECT id FROM cq_task WHERE id = %s::uuid AND claims = %s AND status = 'RUNNING' FOR NO KEY UPDATE {{skip_locked}})
+RETURNING id, status, queue
+"""
+# The same for one success that no parent waits for, in half the time.
+FINISH_LONE = _FINISH_LONE.format(skip_locked="SKIP LOCKED")
+FINISH_LONE_OWN = _FINISH_LONE.format(skip_locked="")
+
 # What follows at once from bodies that have ended, while the swap still holds their rows: release or skip their successors. Those
 # that somebody has locked are asked for. After the swap, with a newer snapshot: whoever chains onto one of them concurrently
 # leaves a request of his own. In a body's transaction of a higher level, which cannot see him, it is asked for in any case.
@@ -219,6 +230,14 @@ asked AS (
     UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
     RETURNING task_id)
 SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked
+"""
+
+# Leave the successors of such a one, which has seldom any, to be settled. In a statement of its own, for the reason given above.
+ASK_NEXT = """
+INSERT INTO cq_settlerequest (task_id)
+SELECT previous_id FROM cq_task WHERE previous_id = ANY(%s::uuid[]) AND status = 'PENDING'
+UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
+RETURNING task_id, NULL, NULL
 """
 
 # Which of these claims still hold? (A row that was skipped is locked by somebody; one that is not here was overtaken.)
@@ -325,7 +344,18 @@ SELECT t.id FROM cq_task t WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_TERMI
 """
 
 STATE_COLUMNS = (
-    *("status", "parent_id", "workflow_id", "depth", "admitted", "claims", "attempt", "retries", "crashes", "transients"),
+    *(
+        "status",
+        "parent_id",
+        "workflow_id",
+        "depth",
+        "admitted",
+        "claims",
+        "attempt",
+        "retries",
+        "crashes",
+        "transients",
+    ),
     *("process_id", "worker", "terminate", "result_of_id", "outcome", "error", "exception", "traceback", "reason"),
     *("run_after", "started_at", "ended_at", "finished_at", "prune_after", "result"),
 )

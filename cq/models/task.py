@@ -43,7 +43,9 @@ _DELAYED = [status.value for status in Status if status in states.DELAYED]
 def _as_inserted() -> dict[str, Any]:
     """Give the values that every new row has in its columns; those that the call decides are left at None."""
     defaults = {field.attname: field.default for field in Task._meta.concrete_fields}
-    return {name: None if default is NOT_PROVIDED or callable(default) else default for name, default in defaults.items()}
+    return {
+        name: None if default is NOT_PROVIDED or callable(default) else default for name, default in defaults.items()
+    }
 
 
 class TaskQuerySet(models.QuerySet["Task"]):

@@ -234,7 +234,8 @@ def test_a_body_whose_hook_raises_has_ended_and_what_follows_is_told() -> None:
     executed = executor.execute(claimed)
 
     assert executed.outcome is None
-    assert [moved.status for moved in executed.finished.moved] == [Status.SUCCESS, Status.QUEUED]
+    assert [moved.status for moved in executed.finished.moved] == [Status.SUCCESS]
+    assert executed.finished.asked == [first.id]
 
 
 @pytest.mark.parametrize(("known", "refused"), [([make.ADDS], []), (["nobody.knows"], [make.ADDS])])
@@ -333,20 +334,24 @@ def test_an_outcome_that_is_written_twice_because_nobody_heard_of_the_commit_is_
     assert task.subtasks.count() == 1
 
 
-def test_a_chain_that_was_settled_just_before_the_swap_is_seen_by_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("finish", [sql.FINISH, sql.FINISH_LONE], ids=["one of many", "a lone one"])
+def test_a_chain_that_was_settled_just_before_the_swap_is_seen_by_the_end(
+    finish: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = row(Status.RUNNING)
+    others = [row(Status.RUNNING)] if finish == sql.FINISH else []
     send = database.RoundTrip.send
     with elsewhere() as web:
 
         def pausing(trip: database.RoundTrip, statement: str, *parameters: Any) -> Any:
-            if statement == sql.FINISH:
+            if statement == finish:
                 trip.raw._pipeline.sync()
                 web(first.chain, tasks.adds, (1,))
                 web(settle.settle_all)
             return send(trip, statement, *parameters)
 
         monkeypatch.setattr(database.RoundTrip, "send", pausing)
-        engine.finish([succeeded(held(first))])
+        engine.finish([succeeded(held(task)) for task in (first, *others)])
     settle.settle_all()
 
     assert status(first.next.get()) == Status.QUEUED
