@@ -18,6 +18,13 @@ committed = pytest.mark.django_db(transaction=True)
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True, params=["as it comes", "among many"])
+def statements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lone success has a statement of its own, which must do what the one for lists does."""
+    if request.param == "among many":
+        monkeypatch.setattr(engine, "_is_lone", lambda outcome: False)
+
+
 def overtaken() -> tuple[Task, outcome.Claimed, outcome.Claimed]:
     """Let a worker lose a task to another one; return the task, the lost claim and the one that holds."""
     task = tasks.adds.delay(1)
