@@ -1,9 +1,11 @@
 """Writing outcomes: fenced by the claim, together with what follows, around rows that somebody has locked."""
 
+import threading
+
 import pytest
 from django.db import transaction
 
-from cq import engine, outcome, settle, states
+from cq import engine, outcome, settle, sql, states
 from cq.exceptions import Fenced
 from cq.models import PastAttempt, SettleRequest, Task
 from cq.outcome import Outcome
@@ -225,6 +227,35 @@ def test_a_successor_that_somebody_has_locked_is_asked_for() -> None:
     assert finished.asked == [task.id]
     settle.settle_all()
     assert Task.objects.get(pk=after.id).status == Status.QUEUED
+
+
+def test_successors_that_have_ended_already_are_left_alone() -> None:
+    task = row(Status.RUNNING)
+    after = row(Status.REVOKED, previous=task)
+
+    finished = engine.finish([succeeded(held(task)), succeeded(held(row(Status.RUNNING)))])
+
+    assert finished.asked == []
+    assert Task.objects.get(pk=after.id).status == Status.REVOKED
+
+
+@committed
+def test_a_successor_that_is_revoked_between_the_look_and_the_lock_stays_revoked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task, other = row(Status.RUNNING), row(Status.RUNNING)
+    after = row(Status.PENDING, previous=task)
+    slow = sql.FOLLOW.replace("ARRAY(SELECT id FROM after)) AND", "ARRAY(SELECT id FROM after, pg_sleep(0.6))) AND")
+    monkeypatch.setattr(sql, "FOLLOW", slow)
+    with elsewhere() as web:
+        soon = threading.Timer(0.2, lambda: web(engine.revoke, [after.id], reason="by hand"))
+        soon.start()
+
+        engine.finish([succeeded(held(task)), succeeded(held(other))])
+
+        soon.join()
+    assert Task.objects.get(pk=after.id).reason == "by hand"
+    assert Task.objects.get(pk=after.id).status == Status.REVOKED
 
 
 def test_more_successors_than_one_statement_takes_are_asked_for() -> None:
