@@ -221,11 +221,10 @@ free AS MATERIALIZED (
        FOR NO KEY UPDATE SKIP LOCKED),
 moved AS (
     UPDATE cq_task t SET {_RELEASE} FROM after JOIN free USING (id) WHERE t.id = after.id
-    RETURNING t.id, t.parent_id, t.status, t.queue),
+    RETURNING t.id, t.status, t.queue),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
     SELECT id FROM moved WHERE status = 'SKIPPED'
-    UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL
     UNION SELECT previous_id FROM after WHERE NOT id = ANY(ARRAY(SELECT id FROM moved)) OR 1000 = (SELECT count(*) FROM after)
     UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
     RETURNING task_id)

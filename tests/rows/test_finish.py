@@ -245,7 +245,7 @@ def test_a_successor_that_is_revoked_between_the_look_and_the_lock_stays_revoked
 ) -> None:
     task, other = row(Status.RUNNING), row(Status.RUNNING)
     after = row(Status.PENDING, previous=task)
-    slow = sql.FOLLOW.replace("ARRAY(SELECT id FROM after)) AND", "ARRAY(SELECT id FROM after, pg_sleep(0.6))) AND")
+    slow = sql.FOLLOW.replace("ARRAY(SELECT id FROM after))", "ARRAY(SELECT id FROM after, pg_sleep(0.6)))")
     monkeypatch.setattr(sql, "FOLLOW", slow)
     with elsewhere() as web:
         soon = threading.Timer(0.2, lambda: web(engine.revoke, [after.id], reason="by hand"))

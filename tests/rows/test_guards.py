@@ -368,8 +368,9 @@ def test_what_a_body_chained_onto_itself_is_released_by_its_end() -> None:
     assert status(after.id) == Status.QUEUED
 
 
-def test_a_chain_that_a_body_cannot_see_in_its_snapshot_is_released() -> None:
-    first = row(Status.RUNNING)
+@pytest.mark.parametrize("is_link", [False, True], ids=["of a lone task", "of a link of a chain"])
+def test_a_chain_that_a_body_cannot_see_in_its_snapshot_is_released(is_link: bool) -> None:
+    first = row(Status.RUNNING, previous=row(Status.SUCCESS) if is_link else None)
     with elsewhere() as web, transaction.atomic():
         database.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         assert Task.objects.exists()
