@@ -19,6 +19,7 @@ from cq.ids import uuid7
 from cq.models import Process, Task, Worker
 from cq.outcome import Outcome
 from cq.states import Status
+from cq.transactions import Block
 from cq.worker.bodies import Bodies, Body
 from cq.worker.options import WorkerOptions
 from cq.worker.rounds import Rounds
@@ -687,3 +688,23 @@ def test_an_outcome_that_was_overtaken_is_not_kept() -> None:
     rounds._round()
 
     assert (rounds._unwritten, rounds.counts["fenced"], status(task)) == ([], 1, Status.RUNNING)
+
+
+@task
+def says_whether_it_is_in_a_transaction(cqt: Any) -> bool:
+    return transaction.get_connection().in_atomic_block
+
+
+says_it_outside = task("tests.rows.says_it_outside", atomic=False)(says_whether_it_is_in_a_transaction.definition.func)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_body_that_commits_as_it_goes_does_not_run_in_the_block_that_another_has_left_open() -> None:
+    block = Block(is_kept=True)
+    ran = []
+    for func in (says_whether_it_is_in_a_transaction, says_it_outside):
+        func.delay()
+        (claimed,) = take(process())
+        ran.append((executor.execute(claimed, block=block).outcome.result, block.is_open))
+
+    assert ran == [("true", True), ("false", False)]
