@@ -25,7 +25,7 @@ class Block:
     """The atomic block that a thread's bodies run in.
 
     With `is_kept`, it stays open from one body to the next for as long as none uses it: on the server nothing is begun, and
-    to enter and leave it costs as much as all the rest around a short body. `leave` it before the thread waits.
+    to enter and leave it costs as much as all the rest around a short body.
     """
 
     def __init__(self, *, is_kept: bool = False) -> None:

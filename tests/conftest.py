@@ -9,6 +9,8 @@ from pytest_django.plugin import DjangoDbBlocker
 from example.services import Services
 from tests.plugin import SERVICES
 
+pytest.register_assert_rewrite("tests.processes")
+
 BREAK_OFF_OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 """

@@ -138,8 +138,6 @@ class Bodies:
     def _run_functions(self) -> None:
         block = Block(is_kept=True)
         while True:
-            if self._may_start.empty():
-                block.leave()
             self._may_start.get()
             try:
                 body = self._waiting.popleft()

@@ -18,6 +18,7 @@ from django.db import connections
 
 from cq import database, notifier
 from cq.consumers import CQConsumer
+from cq.failpoints import failpoint
 from cq.worker.bodies import Bodies
 from cq.worker.listener import channels, listen
 from cq.worker.marks import Marks
@@ -52,6 +53,7 @@ class Child:
     def run(self) -> None:
         """Run tasks until told to stop."""
         die_with(self.place.supervisor_pid)
+        failpoint("child.starting")
         name_connections(f"cq:{self.place.process_id}")
         asyncio.run(self._run())
 

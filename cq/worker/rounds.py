@@ -66,7 +66,6 @@ class Rounds(threading.Thread):
         self._condition = threading.Condition()
         self._ended: list[Body] = []
         self._unwritten: list[Body] = []
-        self._is_asleep = False
         self._is_woken = True
         self._has_more = True
         self._is_stopping = False
@@ -100,8 +99,7 @@ class Rounds(threading.Thread):
         with self._condition:
             self._ended.append(body)
             self.bodies.forget(body)
-            if self._is_asleep:
-                self._condition.notify()
+            self._condition.notify()
 
     def stop(self, grace: float) -> None:
         """Claim nothing more; after the grace, interrupt what still runs."""
@@ -151,10 +149,8 @@ class Rounds(threading.Thread):
         with self._condition:
             while self._failures and self._retry_at and (left := self._retry_at - time.monotonic()) > 0:
                 self._condition.wait(left)
-            self._is_asleep = True
             while not self._has_work() and (pause := self._pause()) > 0:
                 self._condition.wait(pause)
-            self._is_asleep = False
 
     def _has_work(self) -> bool:
         has_stopped = self._is_stopping and self.bodies.is_idle and not self._unwritten

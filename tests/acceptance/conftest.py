@@ -4,9 +4,7 @@ import pytest
 from asgiref.sync import SyncToAsync
 from django.db import connections
 
-pytest.register_assert_rewrite("tests.processes")
-
-from tests.processes import run_worker  # noqa: E402
+from tests.processes import run_worker
 
 __all__ = ["run_worker"]
 

@@ -276,6 +276,20 @@ def test_a_flood_of_wake_ups_costs_little_and_work_goes_on(run_worker, raw):
     check_invariants(finished=False)
 
 
+def test_one_hint_reaches_as_many_workers_as_there_is_work_for(run_worker, tmp_path):
+    workers = [run_worker("--threads", "2", cq={"POLL_INTERVAL": 60}).ready() for _ in range(3)]
+    latencies(3)
+
+    tasks = fault_tasks.until_loose.delay_many([(str(tmp_path / "end"),)] * 6)
+    run_worker.await_body(*tasks)
+    (tmp_path / "end").touch()
+    all_done(but=run_worker.log)
+    for worker in workers:
+        worker.stop_in_order()
+
+    check_invariants()
+
+
 def test_doubled_hints_start_nothing_twice(run_worker, raw):
     worker = run_worker("--processes", "2").ready(2)
 

@@ -59,6 +59,16 @@ def test_a_worker_that_is_stopped_right_after_its_start_ends_at_once(run_worker)
         assert took < 3, worker.log
 
 
+def test_a_child_that_was_just_being_forked_is_told_again(run_worker):
+    worker = run_worker("--grace", "20", CQ_FAILPOINTS="child.starting=sleep:1000ms", cq={"LEASE": 30}).ready()
+
+    took = worker.stop()
+
+    assert worker.popen.returncode == 0
+    assert took < 5
+    check_invariants()
+
+
 def test_running_bodies_get_the_grace_and_nothing_more_is_claimed(run_worker):
     worker = run_worker("--grace", "5")
     task = fault_tasks.sleeps.delay(1.0)

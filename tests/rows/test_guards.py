@@ -1,5 +1,6 @@
 """Guards, locks and orders that no other test would miss: each of these was seen to fail without the one it is about."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -188,6 +189,20 @@ def test_a_body_that_leaves_nothing_to_commit_hands_its_outcome_to_a_batch() -> 
     assert (executed.finished, status(task)) == (None, Status.RUNNING)
     assert executed.outcome is not None
     assert [moved.status for moved in engine.finish([executed.outcome]).moved] == [Status.SUCCESS]
+
+
+@pytest.mark.parametrize("claim_name", ["nobody.knows", "os.system"])
+def test_only_what_is_registered_runs_whatever_was_claimed(claim_name: str) -> None:
+    tasks.adds.delay("exit 1")
+    (claimed,) = take(process())
+    forged = claimed._replace(name=claim_name)
+
+    executed = executor.execute(forged)
+    in_loop = asyncio.run(executor.aexecute(forged))
+
+    for outcome in (executed.outcome, in_loop.outcome):
+        assert outcome is not None
+        assert (outcome.transition, outcome.exception) == (states.FAIL, "cq.exceptions.TaskNotRegistered")
 
 
 @task

@@ -1,0 +1,46 @@
+"""The sender of hints: what it spares a channel that is full, and a layer that is used by others too."""
+
+import asyncio
+import threading
+import time
+from uuid import uuid4
+
+from channels.layers import channel_layers
+from django.test import override_settings
+
+from cq import notifier
+from cq.notifier import Notifier
+from tests.processes import until
+
+FULL_AT_ONE = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 1}}}
+
+
+@override_settings(CHANNEL_LAYERS=FULL_AT_ONE)
+def test_a_full_channel_is_left_alone_for_a_while():
+    sender = Notifier()
+    began = time.monotonic()
+
+    while time.monotonic() < began + 0.4:
+        sender.mark(look=True)
+    sender.flush(5)
+
+    assert sender.counts["sent"] == 1
+    assert sender.counts["full"] == 1
+
+
+def test_a_project_may_receive_on_its_layer_in_another_loop(loop):
+    received = asyncio.run_coroutine_threadsafe(channel_layers["default"].receive("project"), loop)
+    told = threading.Event()
+    task_id = uuid4()
+    notifier.listen(task_id, told.set)
+
+    def is_told() -> bool:
+        notifier.announce([task_id])
+        return told.wait(0.02)
+
+    until(is_told, 5)
+    notifier.unlisten(task_id, told.set)
+    send = channel_layers["default"].send("project", {"type": "project.message"})
+    asyncio.run_coroutine_threadsafe(send, loop).result(5)
+
+    assert received.result(5) == {"type": "project.message"}

@@ -1,0 +1,148 @@
+"""The engine thread: what wakes it, what it asks for, and whom it tells."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cq import engine, notifier
+from cq.models import Task
+from tests import fault_tasks
+from tests.processes import query, until
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give the times at which an engine thread went to the database."""
+    times: list[float] = []
+
+    def noted(do: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            times.append(time.monotonic())
+            return do(*args)
+
+        return call
+
+    monkeypatch.setattr(engine, "exchange", noted(engine.exchange))
+    return times
+
+
+@pytest.fixture
+def hints(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Give what was said about queues with new work."""
+    said: list[set[str]] = []
+    wake = notifier.wake
+
+    def noted(queues: object) -> None:
+        said.append(set(queues))
+        wake(queues)
+
+    monkeypatch.setattr(notifier, "wake", noted)
+    return said
+
+
+def are_done(*tasks: Task) -> bool:
+    return Task.objects.filter(pk__in=[task.pk for task in tasks], finished_at=None).count() == 0
+
+
+def test_a_body_that_has_ended_is_written_at_once(rounds):
+    task = fault_tasks.process_id.delay(0.3)
+    rounds("default")
+
+    until(lambda: are_done(task), 5)
+
+    task.refresh_from_db()
+    assert (task.finished_at - task.started_at).total_seconds() < 1
+
+
+def test_a_flood_of_wake_ups_costs_few_looks(rounds, looks):
+    thread = rounds("default")
+    until(lambda: looks)
+    began = time.monotonic()
+
+    while time.monotonic() < began + 1:
+        thread.wake()
+    seen = len(looks)
+    task = fault_tasks.dry.delay()
+    thread.wake()
+    until(lambda: are_done(task), 2)
+
+    assert seen < 30, "at first every few milliseconds, then every 0.1 s"
+
+
+def test_the_first_wake_ups_after_a_pause_are_heard_at_once(rounds):
+    thread = rounds("default")
+    took = []
+
+    for _ in range(10):
+        task = fault_tasks.dry.delay()
+        began = time.monotonic()
+        thread.wake()
+        until(lambda task=task: are_done(task), 5)
+        took.append(time.monotonic() - began)
+
+    assert sorted(took)[5] < 0.05
+
+
+def test_what_is_claimed_in_the_round_that_released_it_is_hinted_to_nobody(rounds, hints):
+    task = fault_tasks.dry.delay()
+    links = [task]
+    for _ in range(10):
+        links.append(links[-1].chain(fault_tasks.dry))
+    hints.clear()
+
+    rounds("default")
+    until(lambda: are_done(*links))
+
+    assert len(hints) <= 1, "what follows the first one is released by settling it"
+
+
+def test_what_is_released_and_does_not_fit_is_hinted(rounds, hints):
+    first = fault_tasks.dry.delay()
+    links = [first, *(first.chain(fault_tasks.dry) for _ in range(5))]
+    links += [links[1].chain(fault_tasks.dry) for _ in range(5)]
+    hints.clear()
+
+    rounds("default", threads=1)
+    until(lambda: are_done(*links))
+
+    assert {"default"} in hints
+
+
+def test_a_queue_that_was_empty_so_far_is_found_by_one_wake_up(rounds):
+    thread = rounds()
+    for queue in ("a", "b", "c"):
+        task = fault_tasks.dry.using(queue=queue).delay()
+        thread.wake()
+        until(lambda task=task: are_done(task), 5, what=f"queue {queue}")
+
+
+def test_more_queues_than_free_slots_are_all_asked_after_one_wake_up(rounds):
+    queues = ["a", "b", "c", "d", "e"]
+    thread = rounds(*queues, threads=1)
+    for queue in queues:
+        task = fault_tasks.dry.using(queue=queue).delay()
+        thread.wake()
+        until(lambda task=task: are_done(task), 5, what=f"queue {queue}")
+
+
+def test_queues_share_what_is_free_even_when_there_are_more_of_them(rounds):
+    queues = ["a", "b", "c", "d", "e"]
+    tasks = [fault_tasks.dry.using(queue=queue).delay() for queue in queues for _ in range(20)]
+
+    rounds(threads=1)
+    until(lambda: are_done(*tasks))
+
+    order = query("SELECT queue FROM cq_task ORDER BY started_at, id LIMIT 25")
+    assert {queue for (queue,) in order} == set(queues)
+
+
+def test_a_successor_released_for_later_starts_when_it_is_due(rounds):
+    link = fault_tasks.dry.delay().chain(fault_tasks.dry)
+    later = link.chain(fault_tasks.dry, run_after=0.5)
+
+    rounds("default")
+    until(lambda: are_done(later), 5)
+
+    later.refresh_from_db()
+    assert 0 <= (later.started_at - later.run_after).total_seconds() < 0.3
