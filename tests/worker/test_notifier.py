@@ -28,8 +28,24 @@ def test_a_full_channel_is_left_alone_for_a_while():
     assert sender.counts["full"] == 1
 
 
+def test_a_layer_that_cannot_be_made_is_tried_again():
+    sender = Notifier()
+
+    with override_settings(CHANNEL_LAYERS={"default": {"BACKEND": "no.such.Layer"}}):
+        sender.mark(look=True)
+        sender.flush(5)
+    is_through = not sender.is_saying
+    sender.mark(look=True)
+    sender.flush(5)
+
+    assert is_through
+    assert sender.counts == {"sent": 1}
+
+
 def test_a_project_may_receive_on_its_layer_in_another_loop(loop):
-    received = asyncio.run_coroutine_threadsafe(channel_layers["default"].receive("project"), loop)
+    layer = channel_layers["default"]
+    channel = asyncio.run_coroutine_threadsafe(layer.new_channel(), loop).result(5)
+    received = asyncio.run_coroutine_threadsafe(layer.receive(channel), loop)
     told = threading.Event()
     task_id = uuid4()
     notifier.listen(task_id, told.set)
@@ -40,7 +56,6 @@ def test_a_project_may_receive_on_its_layer_in_another_loop(loop):
 
     until(is_told, 5)
     notifier.unlisten(task_id, told.set)
-    send = channel_layers["default"].send("project", {"type": "project.message"})
-    asyncio.run_coroutine_threadsafe(send, loop).result(5)
+    asyncio.run_coroutine_threadsafe(layer.send(channel, {"type": "project.message"}), loop).result(5)
 
     assert received.result(5) == {"type": "project.message"}
