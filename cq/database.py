@@ -11,6 +11,9 @@ from django.db.transaction import Atomic
 
 from cq.conf import conf
 
+# A statement that is sent so often on a connection is worth a plan that is kept.
+_PREPARE_AFTER = 2
+
 
 def alias() -> str:
     """Name the database that holds CQ's tables."""
@@ -41,6 +44,10 @@ class RoundTrip:
         cursor.execute(statement, parameters)
         return cursor
 
+    def commit(self) -> None:
+        """Commit with the statements before it; Django's own commit finds nothing left to do, and runs what waits for it."""
+        self.send("COMMIT")
+
 
 @contextmanager
 def round_trip() -> Iterator[RoundTrip]:
@@ -57,7 +64,7 @@ def round_trip() -> Iterator[RoundTrip]:
                     trip.send("BEGIN ISOLATION LEVEL READ COMMITTED")
                 yield trip
                 if is_whole:
-                    trip.send("COMMIT")
+                    trip.commit()
         except BaseException:
             if is_whole and not raw.closed and _is_open(raw):
                 raw.rollback()
@@ -86,6 +93,19 @@ def in_transaction() -> bool:
 def slices(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     """Cut a list so that no statement gets too large."""
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def keep_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    """Let PostgreSQL keep the plans of what is sent in round trips; a receiver of `connection_created`, for workers.
+
+    To parse and plan these statements takes longer than to carry them out. Only where nobody stands in between: a pooler, which
+    gives each transaction another session, invents the process id that a client is told.
+    """
+    raw = connection.connection
+    if connection.alias == alias() and raw.prepare_threshold is None:
+        ((backend_pid,),) = raw.execute("SELECT pg_backend_pid()")
+        if backend_pid == raw.info.backend_pid:
+            raw.prepare_threshold = _PREPARE_AFTER
 
 
 def use_read_committed() -> None:

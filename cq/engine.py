@@ -6,11 +6,14 @@ Nothing here imports the model, decides about neighbours (that is `settle`), or 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
+
+from django.db import DataError
 
 from cq import database, notifier, sql, states
 from cq.conf import conf
@@ -185,26 +188,36 @@ def _send_claims(trip: database.RoundTrip, wish: Wish) -> list[Any]:
     return [trip.send(statement, wish.process_id, queue, list(wish.names), share) for queue, share in shares]
 
 
-def mark() -> None:
-    """Mark this thread's transaction before a body's first statement, so that its end is known to end this one."""
-    with database.round_trip() as trip:
-        trip.send(sql.MARK)
+@contextmanager
+def marked() -> Iterator[None]:
+    """Mark this thread's transaction before what is sent inside, so that its end is known to end this one.
 
-
-def finish_own(outcome: Outcome, *, is_marked: bool = False) -> Finished:
-    """Write the outcome of a body inside the transaction that holds its work; `Fenced` if the task is no longer ours.
-
-    This is the last thing that happens in the transaction: the row is locked from here to the commit only. A database error
-    if the mark is gone.
+    A body's first statement goes on the same round trip: it must be one that can be sent in a pipeline.
     """
     with database.round_trip() as trip:
-        if is_marked:
-            trip.send(sql.UNMARK)
-        finishing = _Finishing(trip, [outcome], is_own=True)
-    finished = finishing.read()
-    if not finished.moved:
-        raise Fenced(f"Task {outcome.task.id} was revoked or taken over while it ran; nothing of it is kept.")
-    return finished
+        trip.send(sql.MARK)
+        yield
+
+
+def finish_own(outcome: Outcome, *, is_marked: bool = False, commits: bool = False) -> Finished:
+    """Write the outcome of a body inside the transaction that holds its work; `Fenced` if the task is no longer ours.
+
+    This is the last thing that happens in the transaction: the row is locked from here to the commit only, which is on the same
+    round trip if the transaction is the body's alone. A database error if the mark is gone.
+    """
+    try:
+        with database.round_trip() as trip:
+            if is_marked:
+                trip.send(sql.UNMARK)
+            finishing = _Finishing(trip, [outcome], is_own=True)
+            failpoint("body.swapped")
+            if commits:
+                trip.commit()
+    except DataError as error:
+        if sql.FENCED not in str(error):
+            raise
+        raise Fenced(f"Task {outcome.task.id} was revoked or taken over while it ran; nothing of it is kept.") from None
+    return finishing.read()
 
 
 class _Finishing:

@@ -119,7 +119,6 @@ class _Attempt:
             if self.depth == OUTSIDE:
                 connection.run_on_commit.insert(0, (set(), self._note_commit, False))  # type: ignore[arg-type]
             self.finished = self._write(ended)
-            failpoint("body.swapped")
         except BaseException as error:
             self.block.leave(error)
             raise
@@ -193,13 +192,14 @@ class _Attempt:
 
     def _write(self, ended: Outcome) -> Finished:
         is_marked = self.watch is not None and self.watch.has_marked
+        adopts = ended.result_of is not None and ended.result_of in self.running.enqueued
         try:
-            finished = engine.finish_own(ended, is_marked=is_marked)
+            finished = engine.finish_own(ended, is_marked=is_marked, commits=self.depth == OUTSIDE and not adopts)
         except DatabaseError as error:
             if getattr(error.__cause__, "sqlstate", None) in _MARK_IS_GONE:
                 raise TransactionBroken(ENDED) from error
             raise
-        if ended.result_of is not None and ended.result_of in self.running.enqueued:
+        if adopts:
             self._adopt(self.running.chain_returned(Task(id=ended.result_of)))
         return finished
 

@@ -189,12 +189,16 @@ asked AS (
     SELECT parent_id FROM moved WHERE parent_id IS NOT NULL AND status IN ({terminal})
     UNION SELECT id FROM moved WHERE status = 'WAITING'
     RETURNING task_id)
-SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked
+SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked{or_fail}
 """
+# A body's own transaction is broken off by an error if nothing was moved: so its COMMIT may be on the way already.
+FENCED = "cq_fenced"
+_OR_FAIL = f"""
+UNION ALL SELECT NULL, ('{FENCED}' || n)::int::text, NULL FROM (SELECT count(*) AS n FROM moved) AS moves WHERE n = 0"""
 # Write the outcomes of bodies, each only while its claim holds. Rows that somebody has locked are left for another try …
-FINISH = _FINISH.format(skip_locked="SKIP LOCKED", now=NOW, terminal=_TERMINAL)
+FINISH = _FINISH.format(skip_locked="SKIP LOCKED", or_fail="", now=NOW, terminal=_TERMINAL)
 # … or waited for, by a body that ends its own transaction and holds no other task row.
-FINISH_OWN = _FINISH.format(skip_locked="", now=NOW, terminal=_TERMINAL)
+FINISH_OWN = _FINISH.format(skip_locked="", or_fail=_OR_FAIL, now=NOW, terminal=_TERMINAL)
 
 _FINISH_LONE = f"""
 UPDATE cq_task
@@ -205,7 +209,10 @@ RETURNING id, status, queue
 """
 # The same for one success that no parent waits for, in half the time.
 FINISH_LONE = _FINISH_LONE.format(skip_locked="SKIP LOCKED")
-FINISH_LONE_OWN = _FINISH_LONE.format(skip_locked="")
+FINISH_LONE_OWN = f"""
+WITH moved AS ({_FINISH_LONE.format(skip_locked="")})
+SELECT id, status, queue FROM moved {_OR_FAIL}
+"""
 
 # What follows at once from bodies that have ended, while the swap still holds their rows: release or skip their successors. Those
 # that somebody has locked are asked for. After the swap, with a newer snapshot: whoever chains onto one of them concurrently

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic
 from psycopg.pq import TransactionStatus
@@ -79,9 +80,14 @@ class Watch:
                 f"{words.split()[0]} in an atomic task: CQ commits its work together with its completion. "
                 "Use transaction.atomic() for a part, or @task(atomic=False)."
             )
-        if not self.has_marked:
-            self.has_marked = True
-            engine.mark()
+        if self.has_marked:
+            return execute(sql, params, many, context)
+        self.has_marked = True
+        if not many and _fits_a_pipeline(str(sql), context["cursor"].cursor):
+            with engine.marked():
+                return execute(sql, params, many, context)
+        with engine.marked():
+            pass
         return execute(sql, params, many, context)
 
     @property
@@ -104,6 +110,11 @@ class Watch:
                 "The body caught a database error and went on: its transaction can only be rolled back. "
                 "Put the statement that may fail into its own transaction.atomic()."
             )
+
+
+def _fits_a_pipeline(sql: str, cursor: Any) -> bool:
+    """Say whether this is surely one statement, on a cursor that has no other way to send it."""
+    return ";" not in sql and not isinstance(cursor, psycopg.ServerCursor)
 
 
 def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:

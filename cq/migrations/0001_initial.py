@@ -345,33 +345,6 @@ class Migration(migrations.Migration):
             model_name="task",
             constraint=models.CheckConstraint(
                 condition=models.Q(
-                    (
-                        "status__in",
-                        [
-                            "PENDING",
-                            "SCHEDULED",
-                            "QUEUED",
-                            "RUNNING",
-                            "SUSPENDED",
-                            "WAITING",
-                            "RETRY",
-                            "SUCCESS",
-                            "FAILURE",
-                            "INCOMPLETE",
-                            "REVOKED",
-                            "SKIPPED",
-                            "LOST",
-                            "EXPIRED",
-                        ],
-                    )
-                ),
-                name="cq_task_status",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="task",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
                     models.Q(
                         ("finished_at__isnull", False),
                         ("status__in", ["SUCCESS", "FAILURE", "INCOMPLETE", "REVOKED", "SKIPPED", "LOST", "EXPIRED"]),

@@ -156,7 +156,6 @@ class Task(models.Model):
         base_manager_name = "objects"
         ordering: ClassVar[list[str]] = ["id"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.CheckConstraint(name="cq_task_status", condition=Q(status__in=list(Status.values))),
             models.CheckConstraint(
                 name="cq_task_finished",
                 condition=Q(status__in=_TERMINAL, finished_at__isnull=False)

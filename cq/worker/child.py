@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connections
+from django.db.backends.signals import connection_created
 
 from cq import database, notifier
 from cq.consumers import CQConsumer
@@ -55,6 +56,7 @@ class Child:
         die_with(self.place.supervisor_pid)
         failpoint("child.starting")
         name_connections(f"cq:{self.place.process_id}")
+        connection_created.connect(database.keep_plans)
         asyncio.run(self._run())
 
     async def _run(self) -> None:

@@ -189,9 +189,9 @@ class Rounds(threading.Thread):
             finished = self._exchange(woken)
             self._settle(finished, self._is_past(self._settle_at))
             if woken:
-                self._note_wake(is_vain=not finished.moved and not self._has_more and self.bodies.is_idle)
+                self._note_wake(is_vain=self._vain_claims > 0 and not finished.moved and not self._has_more)
             if woken and self._look_at is None:
-                self._look_at = time.monotonic() + (0.0 if self.bodies.is_idle else _LOOK_LATER)
+                self._look_at = time.monotonic() + (0.0 if self._vain_claims else _LOOK_LATER)
             if self._is_past(self._look_at) or self._is_past(self._due_at):
                 self._look()
             self._old_at = self._after(self.bodies.too_old())
@@ -341,6 +341,7 @@ class Rounds(threading.Thread):
             self._queues = engine.ready_queues()
         if not self._queues:
             self._has_more = False
+            self._vain_claims += 1
             return None
         self._turn += 1
         first = self._turn % len(self._queues)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Value
 from django.db.models.functions import Now
 
@@ -92,7 +92,8 @@ def failed(claimed: Claimed) -> Outcome:
 
 def finish_own(outcome: Outcome) -> engine.Finished:
     """Write an outcome as a body does at the end of its own transaction."""
-    return engine.finish_own(outcome, is_marked=False)
+    with transaction.atomic():
+        return engine.finish_own(outcome)
 
 
 def subtask_of(claimed: Claimed, **columns: Any) -> NewTask:
