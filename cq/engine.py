@@ -72,13 +72,22 @@ def _insert_alike(new: Sequence[NewTask]) -> list[Inserted]:
 
 def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
     """Insert successors of stored tasks; `TaskGone` if a predecessor is no longer stored."""
-    rows = _insert(sql.ENQUEUE_NEXT, new)
+    rows = _insert_behind_unfinished(new) or _insert(sql.ENQUEUE_NEXT, new)
     if len(rows) < len(new):
         missing = {task.id: task for task in new}.keys() - {row.id for row in rows}
         gone = [str(task.previous_id) for task in new if task.id in missing]
         raise TaskGone(f"Task {', '.join(gone)} is no longer stored, so nothing can follow it.")
     _wake_on_commit(new)
     return rows
+
+
+def _insert_behind_unfinished(new: Sequence[NewTask]) -> list[Inserted]:
+    if len(new) != 1:
+        return []
+    one = new[0]
+    shared = (one.name, one.queue, one.priority, one.options and json.dumps(one.options), one.created_by, one.subject)
+    own = (one.id, one.args, one.kwargs, *shared, one.force_chain, one.pass_result, one.delay, one.run_after)
+    return [Inserted(*row) for row in database.execute(sql.ENQUEUE_NEXT_ONE, one.previous_id, *own)]
 
 
 def _check_fanout(number: int) -> None:
