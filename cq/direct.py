@@ -152,4 +152,5 @@ def _claimed(definition: Definition, new: NewTask | None) -> Claimed:
         scheduled_for=None,
         pass_result=False,
         previous_result=None,
+        waited=0.0,
     )

@@ -20,7 +20,7 @@ from cq.conf import conf
 from cq.exceptions import DuplicateSubmitError, Fenced, TaskGone, TooLarge
 from cq.failpoints import failpoint
 from cq.new import NewTask
-from cq.outcome import Claimed, Moved, Outcome
+from cq.outcome import Claimed, Count, Moved, Outcome
 from cq.states import Status
 
 _SLICE = 1000
@@ -137,6 +137,13 @@ class Wish:
     looks: bool = False
 
 
+class Counted(NamedTuple):
+    """What a process has counted since it last said so."""
+
+    process_id: UUID
+    counts: Sequence[Count]
+
+
 def claim(wish: Wish) -> list[Claimed]:
     """Take ready tasks for a process, the best of each queue; none if the process was declared dead."""
     return exchange([], wish).claimed
@@ -173,8 +180,8 @@ class Exchanged(NamedTuple):
     ready: list[str] | None
 
 
-def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
-    """Finish what has ended and claim what fits: one round trip and one commit for both.
+def exchange(outcomes: Sequence[Outcome], wish: Wish | None, counted: Counted | None = None) -> Exchanged:
+    """Finish what has ended and claim what fits: one round trip and one commit for both, and for what was counted.
 
     One statement after the other, never one for both: the look for successors needs a newer snapshot than the swap.
     """
@@ -182,6 +189,8 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
         finishing = _Finishing(trip, outcomes) if outcomes else None
         claims = _send_claims(trip, wish) if wish else []
         looked = trip.send(sql.READY_QUEUES) if wish and wish.looks else None
+        if counted is not None and counted.counts:
+            trip.send(sql.COUNT, counted.process_id, *map(list, zip(*counted.counts, strict=True)))
         failpoint("exchange.before_commit")
     failpoint("exchange.after_commit")
     claimed = [Claimed(*row) for cursor in claims for row in cursor.fetchall()]

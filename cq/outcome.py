@@ -33,6 +33,7 @@ class Claimed(NamedTuple):
     scheduled_for: datetime | None
     pass_result: bool
     previous_result: str | None
+    waited: float  # seconds from when it was due
 
 
 class Outcome(NamedTuple):
@@ -88,3 +89,18 @@ class Moved(NamedTuple):
     def has_ended(self) -> bool:
         """Say whether somebody may be waiting for this."""
         return self.status in states.TERMINAL
+
+
+class Count(NamedTuple):
+    """So many bodies of a kind that ended. In the order of `sql.COUNT`.
+
+    `bucket` n: they ran for less than 2ⁿ ms, and not for less than 2ⁿ⁻¹ ms. Sums are in seconds.
+    """
+
+    queue: str
+    name: str
+    outcome: str
+    bucket: int
+    count: int
+    run_seconds: float
+    wait_seconds: float

@@ -160,7 +160,8 @@ UPDATE cq_task t
          ORDER BY priority DESC, run_after, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
-    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END
+    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END,
+    extract(epoch FROM {LATER} - t.run_after)::float8
 """
 # Those under which no process has died …
 CLAIM = _CLAIM.format(crashes="= 0")
@@ -260,6 +261,16 @@ INSERT INTO cq_settlerequest (task_id)
 SELECT previous_id FROM cq_task WHERE previous_id = ANY(%s::uuid[]) AND status = 'PENDING'
 UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
 RETURNING task_id, NULL, NULL
+"""
+
+# Add to what a process has counted in this minute. Nobody else writes its rows.
+COUNT = f"""
+INSERT INTO cq_statistic AS s (minute, process_id, queue, name, outcome, bucket, count, run_seconds, wait_seconds)
+SELECT date_trunc('minute', {NOW}), %s::uuid, c.*
+  FROM unnest(%s::text[], %s::text[], %s::text[], %s::int[], %s::int[], %s::float8[], %s::float8[]) AS c
+    ON CONFLICT (minute, process_id, queue, name, outcome, bucket)
+    DO UPDATE SET count = s.count + excluded.count, run_seconds = s.run_seconds + excluded.run_seconds,
+                  wait_seconds = s.wait_seconds + excluded.wait_seconds
 """
 
 # Which of these claims still hold? (A row that was skipped is locked by somebody; one that is not here was overtaken.)

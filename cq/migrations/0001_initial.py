@@ -416,6 +416,28 @@ class Migration(migrations.Migration):
             model_name="pastattempt",
             constraint=models.UniqueConstraint(fields=("task", "number"), name="cq_pastattempt_once"),
         ),
+        migrations.CreateModel(
+            name="Statistic",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("minute", models.DateTimeField()),
+                ("process_id", models.UUIDField()),
+                ("queue", models.CharField(max_length=64)),
+                ("name", models.CharField(max_length=200)),
+                ("outcome", models.CharField(max_length=12)),
+                ("bucket", models.SmallIntegerField()),
+                ("count", models.IntegerField()),
+                ("run_seconds", models.FloatField()),
+                ("wait_seconds", models.FloatField()),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("minute", "process_id", "queue", "name", "outcome", "bucket"), name="cq_statistic_once"
+                    )
+                ],
+            },
+        ),
         # Rows change a few times in their life and are asked for by what they are now: leave room for their new versions, and
         # clear away the old ones early.
         migrations.RunSQL(

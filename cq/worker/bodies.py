@@ -35,6 +35,7 @@ class Body:
     mark: int | None = None
     executed: Executed | None = None
     claimed_at: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
 
 
 class Bodies:
@@ -148,7 +149,8 @@ class Bodies:
                 self._give_back(body)
                 continue
             body.executed = self._execute(body, block)
-            self._duration += 0.2 * (time.monotonic() - began - self._duration)
+            body.seconds = time.monotonic() - began
+            self._duration += 0.2 * (body.seconds - self._duration)
             self.ended(body)
 
     def _execute(self, body: Body, block: Block) -> Executed:
@@ -165,12 +167,14 @@ class Bodies:
 
     async def _run_coroutine(self, body: Body) -> None:
         """Run a coroutine; what it calls in threads has a thread and connections of its own."""
+        began = time.monotonic()
         try:
             async with ThreadSensitiveContext():
                 body.executed = await executor.aexecute(body.task, partial(self._mark, body))
                 await sync_to_async(connections.close_all)()
         except asyncio.CancelledError:
             body.executed = body.executed or Executed(interrupted(body.task))
+        body.seconds = time.monotonic() - began
         self.ended(body)
 
     def _cancel_coroutines(self) -> None:

@@ -20,7 +20,7 @@ from django.db import Error as DatabaseError
 
 from cq import database, engine, notifier, registry, settle, states
 from cq.conf import conf
-from cq.engine import Finished, Wish
+from cq.engine import Counted, Finished, Wish
 from cq.executor import Executed
 from cq.failpoints import failpoint
 from cq.failure import fit
@@ -28,6 +28,7 @@ from cq.outcome import Claimed, Outcome, given_back, interrupted
 from cq.states import Status
 from cq.worker.bodies import Bodies, Body
 from cq.worker.options import WorkerOptions
+from cq.worker.statistics import Statistics
 
 logger = logging.getLogger("cq.worker")
 task_logger = logging.getLogger("cq.task")
@@ -86,6 +87,7 @@ class Rounds(threading.Thread):
         self._broke_at = -inf
         self._reconcile_at = time.monotonic() + conf().LEASE
         self._queues: list[str] = []
+        self._statistics = Statistics()
         self._names = registry.names()
 
     def wake(self) -> None:
@@ -134,7 +136,7 @@ class Rounds(threading.Thread):
 
     def _can_end(self) -> bool:
         with self._condition:
-            idle = not self._ended and not self._unwritten
+            idle = not self._ended and not self._unwritten and not self._must_say
             if self.suspects and idle and self.bodies.is_idle and not self._has_more and not self._is_woken:
                 return True
             return self._is_stopping and idle and (self.bodies.is_idle or self._has_given_up())
@@ -153,12 +155,13 @@ class Rounds(threading.Thread):
                 self._condition.wait(pause)
 
     def _has_work(self) -> bool:
-        has_stopped = self._is_stopping and self.bodies.is_idle and not self._unwritten
+        has_stopped = self._must_say or (self._is_stopping and self.bodies.is_idle and not self._unwritten)
         is_woken = self._is_woken and time.monotonic() >= self._hear_from
         return bool(self._ended or is_woken or has_stopped or (self._has_more and self.has_room))
 
     def _pause(self) -> float:
         times = [self._retry_at, self._look_at, self._due_at, self._settle_at, self._old_at, self._reconcile_at]
+        times.append(self._statistics.due_at)
         if self._interrupt_at is not None and not self._has_interrupted:
             times.append(self._interrupt_at)
         elif self._interrupt_at is not None and self.bodies.has_coroutines:
@@ -245,7 +248,8 @@ class Rounds(threading.Thread):
         # A link of a chain, or a parent: what follows can be claimed in the same round trip.
         self._has_more = self._has_more or any(outcome.made or outcome.task.previous_id for outcome in outcomes)
         wish = self._wish(woken)
-        locked = self._write(outcomes, wish, finished) if outcomes or wish else set()
+        counted = self._counted()
+        locked = self._write(outcomes, wish, finished, counted) if outcomes or wish or counted else set()
         self._unwritten = [body for body in to_write.values() if _is_locked(body, locked)]
         if locked:
             self._retry_at = time.monotonic() + _LOCKED_PAUSE
@@ -253,6 +257,7 @@ class Rounds(threading.Thread):
             if not _is_locked(body, locked):
                 self.bodies.marks.end(body.mark)
                 body.mark = None
+        self._count(bodies, finished)
         for outcome in outcomes:
             if outcome.transition is states.RETRY_LATER and outcome.delay is not None:
                 self._expect(outcome.delay)
@@ -261,10 +266,36 @@ class Rounds(threading.Thread):
         self._log(finished)
         return finished
 
-    def _write(self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished) -> set[UUID]:
+    @property
+    def _must_say(self) -> bool:
+        """Say whether this process, which will soon end, has counts left."""
+        return bool(self._statistics) and (self._is_stopping or self.suspects)
+
+    def _counted(self) -> Counted | None:
+        """Take along what was counted, from time to time."""
+        if not self._must_say and not self._is_past(self._statistics.due_at):
+            return None
+        return Counted(self.process_id, self._statistics.counts())
+
+    def _count(self, bodies: Sequence[Body], finished: Finished) -> None:
+        moved = {row.id: row.status for row in finished.moved}
+        for body in bodies:
+            task, executed = body.task, body.executed
+            if task.id not in moved or executed is None:
+                continue
+            # What wrote its own end has returned; what could not be stored has failed all the same.
+            kind = "success" if executed.outcome is None else executed.outcome.kind
+            if kind == "success" and moved[task.id] == Status.FAILURE:
+                kind = "error"
+            if kind is not None:
+                self._statistics.note(task.queue, task.name, kind, ran=body.seconds, waited=task.waited)
+
+    def _write(
+        self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished, counted: Counted | None = None
+    ) -> set[UUID]:
         """Write a list; return the tasks that somebody has locked. A list that fails as a whole is written one by one."""
         try:
-            this, claimed, ready = engine.exchange(outcomes, wish)
+            this, claimed, ready = engine.exchange(outcomes, wish, counted)
         except (DataError, IntegrityError) as error:
             if len(outcomes) > 1:
                 return set().union(*(self._write([outcome], None, finished) for outcome in outcomes))
@@ -273,6 +304,8 @@ class Rounds(threading.Thread):
             self._broke_at = self._reconcile_at = time.monotonic()
             raise
         failpoint("rounds.exchanged")
+        if counted is not None:
+            self._statistics.clear()
         if wish is not None:
             this.queues -= self._start(claimed, wish, ready)
         finished.add(this)

@@ -11,8 +11,10 @@ from cq.worker.bodies import Bodies
 from cq.worker.marks import Marks
 from cq.worker.options import WorkerOptions
 from cq.worker.rounds import Rounds
-from tests.processes import until
+from tests.processes import run_worker, until
 from tests.rows import make
+
+__all__ = ["run_worker"]
 
 
 class Loop:
