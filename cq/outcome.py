@@ -101,6 +101,6 @@ class Count(NamedTuple):
     name: str
     outcome: str
     bucket: int
-    count: int
+    bodies: int
     run_seconds: float
     wait_seconds: float

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+from django.db.models import Sum
 
 from cq import engine, notifier
-from cq.models import Task
+from cq.models import Statistic, Task
 from tests import fault_tasks
 from tests.processes import query, until
 
@@ -146,3 +147,34 @@ def test_a_successor_released_for_later_starts_when_it_is_due(rounds):
 
     later.refresh_from_db()
     assert 0 <= (later.started_at - later.run_after).total_seconds() < 0.3
+
+
+@pytest.fixture
+def refuses_thirteen(transactional_db):
+    """Let the database refuse one result, as a project's own trigger may."""
+    query("""
+        CREATE FUNCTION refuses_thirteen() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE check_violation USING MESSAGE = 'no thirteen'; END $$
+    """)
+    query("""
+        CREATE TRIGGER refuses_thirteen BEFORE UPDATE ON cq_task FOR EACH ROW WHEN (NEW.result = '13')
+        EXECUTE FUNCTION refuses_thirteen()
+    """)
+    yield
+    query("DROP FUNCTION refuses_thirteen CASCADE")
+
+
+def test_one_outcome_that_the_database_refuses_spoils_no_other_of_its_batch(refuses_thirteen, rounds):
+    tasks = fault_tasks.dry.delay_many([(n,) for n in range(10, 20)])
+
+    thread = rounds("default", threads=1)
+    until(lambda: are_done(*tasks))
+    thread.stop(5)
+    until(thread.is_done.is_set, 5)
+
+    assert {task.result for task in Task.objects.filter(status="SUCCESS")} == {*range(10, 20)} - {13}
+    failed = Task.objects.get(status="FAILURE")
+    assert (failed.args, failed.attempt, failed.exception) == ((13,), 1, "cq.exceptions.NotSerializable")
+    assert failed.error.startswith("What the body left cannot be stored: no thirteen")
+    counts = Statistic.objects.values_list("outcome").annotate(Sum("count")).order_by("outcome")
+    assert list(counts) == [("error", 1), ("success", 9)]
