@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -288,6 +289,11 @@ def test_a_body_whose_connection_is_ended_runs_again_without_a_charge(run_worker
     check_invariants()
 
 
+# A statement whose plan is kept goes over the wire once, with a name, and then by its name.
+PARSE = re.compile(rb"P.{4}(_pg3_\d+)\x00([^\x00]*)", re.DOTALL)
+BIND = re.compile(rb"B.{4}\x00(_pg3_\d+)\x00", re.DOTALL)
+
+
 class Proxy:
     """Stands before PostgreSQL on a socket of its own, and can cut a connection between a COMMIT and its answer."""
 
@@ -334,6 +340,7 @@ class Proxy:
     def _carry(self, client: socket.socket) -> None:
         """Carry bytes both ways; when the marker was seen in a transaction, let its COMMIT through and cut at the answer."""
         seen = b""
+        texts: dict[bytes, bytes] = {}
         cuts = False
         with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError):
             server.connect(self.server)
@@ -351,6 +358,8 @@ class Proxy:
                         continue
                     server.sendall(data)
                     seen += data
+                    texts.update(PARSE.findall(data))
+                    seen += b"".join(texts.get(name, b"") for name in BIND.findall(data))
                     if b"COMMIT" in seen:
                         is_it, seen = self.marker in seen, b""
                         if is_it and self.armed.is_set():

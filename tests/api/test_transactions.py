@@ -7,11 +7,13 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, IntegrityError, connection, transaction
+from psycopg.pq import TransactionStatus
 
-from cq import database, task
+from cq import database, executor, task
 from cq.models import Task
 from cq.testing import drain
 from tests.api.run import ended, ended_in_time, states
+from tests.rows import make
 from tests.rows.elsewhere import elsewhere, together
 from tests.tasks import adds, writes_and_raises, writes_group
 
@@ -443,3 +445,95 @@ def reads_content_types(cqt):
 
 def test_a_body_without_writes_is_fine_too():
     assert ended(reads_content_types.delay()).result is True
+
+
+def first_of_two_statements():
+    execute("INSERT INTO auth_group (name) VALUES ('a'); SELECT 1")
+    return len(written())
+
+
+def first_of_many():
+    with connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO auth_group (name) VALUES (%s)", [["a"], ["b"], ["c"]])
+        return cursor.rowcount
+
+
+def first_of_an_iterator():
+    return [group.name for group in Group.objects.order_by("name").iterator(chunk_size=2)]
+
+
+def first_of_a_savepoint():
+    with suppress(IntegrityError), transaction.atomic():
+        Group.objects.create(name="there")
+    with transaction.atomic():
+        Group.objects.create(name="b")
+    return written()
+
+
+def first_has_a_result():
+    return [list(row) for row in execute("SELECT %s::int, 'x;y'", [7])]
+
+
+def first_says_how_many():
+    return Group.objects.update(name="renamed")
+
+
+FIRST = {
+    first_of_two_statements: 2,
+    first_of_many: 3,
+    first_of_an_iterator: ["there"],
+    first_of_a_savepoint: ["b", "there"],
+    first_has_a_result: [[7, "x;y"]],
+    first_says_how_many: 1,
+}
+
+
+@task
+def begins_with(cqt, name):
+    return next(first for first in FIRST if first.__name__ == name)()
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_a_bodys_first_statement_may_be_of_any_kind(first):
+    """It is sent together with the mark of its transaction, where it can be."""
+    Group.objects.create(name="there")
+
+    done = ended(begins_with.delay(first.__name__))
+
+    assert (done.status, done.error, done.result) == ("SUCCESS", None, FIRST[first])
+    next_task_is_fine()
+
+
+@task
+def fails_at_first(cqt):
+    with suppress(IntegrityError):
+        Group.objects.create(name="there")
+
+
+@pytest.mark.parametrize("catches", [True, False])
+def test_an_error_in_the_first_statement_is_what_it_would_be_elsewhere(catches):
+    Group.objects.create(name="there")
+
+    failed = ended(fails_at_first.delay() if catches else writes_group.delay("there"))
+
+    expected = "cq.exceptions.TransactionBroken" if catches else "django.db.utils.IntegrityError"
+    assert (failed.status, failed.exception) == ("FAILURE", expected)
+    next_task_is_fine()
+
+
+def test_a_body_that_writes_takes_two_round_trips(monkeypatch):
+    """One for the begin, the mark and its statement, one for the completion and the commit."""
+    trips, commits = [], []
+    round_trip, commit = database.round_trip, connection._commit
+    task = writes_group.delay("a")
+    (claimed,) = make.take(make.process())
+    monkeypatch.setattr(database, "round_trip", lambda: (trips.append(1), round_trip())[1])
+    monkeypatch.setattr(
+        connection, "_commit", lambda: (commits.append(connection.connection.info.transaction_status), commit())
+    )
+
+    executor.execute(claimed)
+
+    assert make.status(task) == "SUCCESS"
+    assert len(trips) == 2
+    assert commits == [TransactionStatus.IDLE], "Django finds nothing left to commit"

@@ -35,6 +35,7 @@ _NEW_VALUES = {
     " || '8' || substr(md5(n::text), 4, 15))::uuid",
     "args": "jsonb_build_array(n)",
 }
+_SIZES = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn, pg_table_size('cq_task'), pg_indexes_size('cq_task')"
 _STATEMENTS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
 
 
@@ -92,6 +93,29 @@ def idle(run: Run) -> dict[str, float]:
         statements = (_statements() - before) / (time.monotonic() - began)
         memory = pss(pid for pid in in_session(os.getsid(0)) if pid != os.getpid())
     return {"mebibytes": memory / 2**20, "statements": statements}
+
+
+def footprint(run: Run) -> dict[str, float]:
+    """Look at what one task leaves: write-ahead log on its way, table and indexes afterwards."""
+    numbers = _next_numbers(run, run.size)
+    run.expects(numbers)
+    before = _sizes()
+    run.system.fill("noop", numbers)
+    with run.worker(2, in_order=True):
+        run.await_all()
+        run.await_stored()
+    run.check()
+    after = _sizes()
+    return {name: (after[name] - before[name]) / run.size for name in after}
+
+
+def _sizes() -> dict[str, float]:
+    """Bytes of the log so far, of the table, of its indexes; without the traces of a checkpoint."""
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM cq_task")
+        cursor.execute("CHECKPOINT")
+        cursor.execute(_SIZES)
+        return dict(zip(("log", "table", "indexes"), map(float, cursor.fetchone()), strict=True))
 
 
 def _speeds(run: Run, count: int) -> dict[str, float]:

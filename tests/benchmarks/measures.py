@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tests.benchmarks.growth import finished, idle, linear, waiting
+from tests.benchmarks.growth import finished, footprint, idle, linear, waiting
 from tests.benchmarks.run import Run, WentWrong
 
 Figures = dict[str, float]
@@ -182,4 +182,5 @@ MEASURES: dict[str, Callable[[Run], Figures]] = {
     "finished": finished,
     "waiting": waiting,
     "linear": linear,
+    "footprint": footprint,
 }

@@ -51,6 +51,10 @@ def _milliseconds(value: float) -> str:
     return f"{value * 1000:.2f} ms" if value < 0.01 else f"{value * 1000:,.0f} ms"
 
 
+def _bytes(value: float) -> str:
+    return f"{value:,.0f} bytes"
+
+
 def _times(value: float) -> str:
     return f"{value:.2f} ×"
 
@@ -91,6 +95,15 @@ WORKS = (
         "one parent of 10,000, 20,000, 40,000 subtasks: time by doubling",
         (Figure("doubling_1", "first", _times, is_own=True), Figure("doubling_2", "second", _times, is_own=True)),
         limit=600,
+    ),
+    Work(
+        "footprint",
+        "what one no-op task leaves in PostgreSQL",
+        (
+            Figure("log", "write-ahead log", _bytes, is_own=True),
+            Figure("table", "table", _bytes, is_own=True),
+            Figure("indexes", "indexes", _bytes, is_own=True),
+        ),
     ),
     Work(
         "idle",

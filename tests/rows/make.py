@@ -70,7 +70,7 @@ def many(number: int, status: Status, **references: UUID) -> None:
 
 def held(task: Task, *, claims: int | None = None) -> Claimed:
     """Return the claim that a row in RUNNING would belong to."""
-    coded = {"args": "[1]", "kwargs": "{}", "options": None, "previous_result": None}
+    coded = {"args": "[1]", "kwargs": "{}", "options": None, "previous_result": None, "waited": 0.0}
     columns = {name: getattr(task, name, None) for name in Claimed._fields}
     return Claimed(**columns | coded | ({} if claims is None else {"claims": claims}))
 

@@ -1,0 +1,105 @@
+"""Plans are kept where PostgreSQL itself answers, and nowhere else."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+from django.db import connection, connections
+from django.db.backends.signals import connection_created
+
+from cq import database
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql"
+
+
+class Pooler(threading.Thread):
+    """Stands between a client and PostgreSQL, and tells the client a process id of its own making, as PgBouncer does."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.info = connection.connection.info
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        with suppress(OSError), closing(self.listening):
+            client, _ = self.listening.accept()
+            server = reach(self.info.host, self.info.port)
+            threading.Thread(target=self.pass_on, args=(client, server, False), daemon=True).start()
+            self.pass_on(server, client, True)
+
+    def pass_on(self, source: socket.socket, target: socket.socket, invents: bool) -> None:
+        with suppress(OSError), closing(source), closing(target):
+            while data := source.recv(65536):
+                at = data.find(b"K\x00\x00\x00\x0c") if invents else -1
+                if at >= 0:
+                    data, invents = data[: at + 5] + b"\x00\x00\x00\x01" + data[at + 9 :], False
+                target.sendall(data)
+
+
+def reach(host: str, port: int) -> socket.socket:
+    if not host.startswith("/"):
+        return socket.create_connection((host, port))
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(f"{host}/.s.PGSQL.{port}")
+    return server
+
+
+@pytest.fixture
+def keeping() -> Iterator[None]:
+    """Do what a worker's child does at its start."""
+    connection_created.connect(database.keep_plans)
+    yield
+    connection_created.disconnect(database.keep_plans)
+
+
+def prepared_after_ten_trips() -> int:
+    for _ in range(10):
+        with database.round_trip() as trip:
+            trip.send("SELECT count(*) FROM cq_task WHERE status = %s", "RUNNING")
+    ((number,),) = database.execute(PREPARED)
+    return int(number)
+
+
+def test_a_worker_keeps_plans(keeping: None) -> None:
+    connection.close()
+
+    assert prepared_after_ten_trips() == 3, "BEGIN, COMMIT and the statement"
+    connection.close()
+
+
+def test_other_processes_keep_none() -> None:
+    connection.close()
+
+    assert prepared_after_ten_trips() == 0
+
+
+def test_behind_a_pooler_a_worker_keeps_none(keeping: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.ensure_connection()
+    pooler = Pooler()
+    behind: Any = connections["default"].copy()
+    behind.settings_dict = {**behind.settings_dict, "HOST": "127.0.0.1", "PORT": pooler.port}
+    with closing(behind):
+        behind.ensure_connection()
+        assert behind.connection.info.backend_pid == 1
+        monkeypatch.setattr(database, "connection", lambda: behind)
+
+        assert prepared_after_ten_trips() == 0
+
+
+def test_what_a_project_has_chosen_stays(keeping: None) -> None:
+    chosen: Any = connections["default"].copy()
+    chosen.settings_dict = {
+        **chosen.settings_dict,
+        "OPTIONS": {**chosen.settings_dict["OPTIONS"], "prepare_threshold": 99},
+    }
+    with closing(chosen):
+        chosen.ensure_connection()
+
+        assert chosen.connection.prepare_threshold == 99
