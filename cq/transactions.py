@@ -83,7 +83,7 @@ class Watch:
         if self.has_marked:
             return execute(sql, params, many, context)
         self.has_marked = True
-        if not many and _fits_a_pipeline(str(sql), context["cursor"].cursor):
+        if _fits_a_pipeline(str(sql), context["cursor"].cursor):
             with engine.marked():
                 return execute(sql, params, many, context)
         with engine.marked():

@@ -261,3 +261,12 @@ async def runs_alone_coroutine(cqt, folder, seconds=0.1):
 def process_id(cqt, seconds=0.0):
     time.sleep(seconds)
     return os.getpid()
+
+
+@task("fault.counts_plans")
+def counts_plans(cqt):
+    """Count the plans that PostgreSQL keeps for this thread's connection."""
+    note(cqt)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%cq_task%'")
+        return cursor.fetchone()[0]

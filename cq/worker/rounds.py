@@ -194,7 +194,7 @@ class Rounds(threading.Thread):
             if woken:
                 self._note_wake(is_vain=self._vain_claims > 0 and not finished.moved and not self._has_more)
             if woken and self._look_at is None:
-                self._look_at = time.monotonic() + (0.0 if self._vain_claims else _LOOK_LATER)
+                self._look_at = time.monotonic() + _LOOK_LATER
             if self._is_past(self._look_at) or self._is_past(self._due_at):
                 self._look()
             self._old_at = self._after(self.bodies.too_old())

@@ -435,3 +435,16 @@ def test_on_commit_hooks_take_effect_once(run_worker):
 
     assert Effect.objects.count() == len(tasks)
     assert set(Effect.objects.values_list("task_id", flat=True)) == {task.pk for task in tasks}
+
+
+def test_bodies_are_ended_with_plans_that_are_kept(run_worker):
+    for _ in range(10):
+        fault_tasks.leaf.delay()
+    last = fault_tasks.counts_plans.using(priority=-1).delay()
+    worker = run_worker("--threads", "1")
+    all_done(but=run_worker.log)
+    worker.stop_in_order()
+
+    last.refresh_from_db()
+    assert last.result >= 1
+    check_invariants()

@@ -1,7 +1,8 @@
 """What a body may return: a value, a subtask, or a task that it delayed itself."""
 
 import pytest
-from django.db import transaction
+from django.contrib.auth.models import Group
+from django.db import connection, transaction
 
 from cq import task
 from cq.models import Task
@@ -223,6 +224,36 @@ def test_a_delayed_task_that_was_rolled_back_cannot_be_returned():
     parent = ended(returns_what_it_rolled_back.delay())
 
     assert (parent.status, parent.exception) == ("FAILURE", "cq.exceptions.ReturnedForeignTask")
+
+
+@pytest.fixture
+def refuses_adoption(transactional_db):
+    """Let the database refuse that a task gets another parent."""
+    with connection.cursor() as cursor:
+        cursor.execute("""
+            CREATE FUNCTION refuses_adoption() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE check_violation USING MESSAGE = 'no adoption'; END $$;
+            CREATE TRIGGER refuses_adoption BEFORE UPDATE OF parent_id ON cq_task FOR EACH ROW
+            EXECUTE FUNCTION refuses_adoption()
+        """)
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP FUNCTION refuses_adoption CASCADE")
+
+
+@task
+def writes_and_returns_a_delayed_task(cqt):
+    Group.objects.create(name="written")
+    return adds.delay(1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_body_and_the_adoption_of_what_it_returned_commit_together(refuses_adoption):
+    parent = ended(writes_and_returns_a_delayed_task.delay())
+
+    assert (parent.status, parent.exception) == ("FAILURE", "django.db.utils.IntegrityError")
+    assert not Group.objects.exists()
+    assert Task.objects.count() == 1
 
 
 @task

@@ -537,3 +537,24 @@ def test_a_body_that_writes_takes_two_round_trips(monkeypatch):
     assert make.status(task) == "SUCCESS"
     assert len(trips) == 2
     assert commits == [TransactionStatus.IDLE], "Django finds nothing left to commit"
+
+
+@pytest.fixture
+def refuses_at_commit(transactional_db):
+    """Let a project's own check at the commit fail with the kind of error that a fence has."""
+    execute("""
+        CREATE FUNCTION refuses_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RETURN jsonb_build_object(NEW.name::int, 1); END $$;
+        CREATE CONSTRAINT TRIGGER refuses_at_commit AFTER INSERT ON auth_group DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuses_at_commit()
+    """)
+    yield
+    execute("DROP FUNCTION refuses_at_commit CASCADE")
+
+
+def test_a_projects_own_error_at_the_commit_is_the_bodys_failure(refuses_at_commit):
+    failed = ended(writes_group.delay("no number"))
+
+    assert (failed.status, failed.exception, written()) == ("FAILURE", "django.db.utils.DataError", [])
+    assert "no number" in failed.error
+    Group.objects.all().delete()

@@ -152,8 +152,9 @@ def waits(future: "Future[object]") -> bool:
 
 
 @committed
-def test_a_chain_onto_what_is_just_being_deleted_waits_and_finds_it_gone() -> None:
-    first = row(Status.SUCCESS)
+@pytest.mark.parametrize("before", [Status.SUCCESS, Status.QUEUED])
+def test_a_chain_onto_what_is_just_being_deleted_waits_and_finds_it_gone(before: Status) -> None:
+    first = row(before)
     with elsewhere() as prune, elsewhere() as web:
         prune.open()
         prune(delete, first)
@@ -167,8 +168,9 @@ def test_a_chain_onto_what_is_just_being_deleted_waits_and_finds_it_gone() -> No
 
 
 @committed
-def test_a_chain_keeps_its_predecessor_from_being_deleted() -> None:
-    first = row(Status.SUCCESS)
+@pytest.mark.parametrize("before", [Status.SUCCESS, Status.QUEUED])
+def test_a_chain_keeps_its_predecessor_from_being_deleted(before: Status) -> None:
+    first = row(before)
     with elsewhere() as prune, elsewhere() as web:
         web.open()
         web(first.chain, tasks.adds, (1,))

@@ -25,6 +25,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return call
 
     monkeypatch.setattr(engine, "exchange", noted(engine.exchange))
+    monkeypatch.setattr(engine, "ready_queues", noted(engine.ready_queues))
     return times
 
 
@@ -56,8 +57,9 @@ def test_a_body_that_has_ended_is_written_at_once(rounds):
     assert (task.finished_at - task.started_at).total_seconds() < 1
 
 
-def test_a_flood_of_wake_ups_costs_few_looks(rounds, looks):
-    thread = rounds("default")
+@pytest.mark.parametrize("queues", [["default"], []], ids=["one queue", "any queue"])
+def test_a_flood_of_wake_ups_costs_few_looks(rounds, looks, queues):
+    thread = rounds(*queues)
     until(lambda: looks)
     began = time.monotonic()
 
