@@ -11,14 +11,14 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from uuid import UUID
 
 from django.db import DataError, IntegrityError
 from django.db import Error as DatabaseError
 
-from cq import database, engine, notifier, registry, settle, states
+from cq import database, engine, notifier, settle, states
 from cq.conf import conf
 from cq.engine import Counted, Finished, Wish
 from cq.executor import Executed
@@ -27,6 +27,7 @@ from cq.failure import fit
 from cq.outcome import Claimed, Outcome, given_back, interrupted
 from cq.states import Status
 from cq.worker.bodies import Bodies, Body
+from cq.worker.claims import Claims
 from cq.worker.options import WorkerOptions
 from cq.worker.statistics import Statistics
 
@@ -45,7 +46,6 @@ _LONGEST_VAIN_WAKE_PAUSE = 0.1
 _LOOK_LATER = 0.01
 _LONGEST_BACKOFF = 5.0
 _LONGEST_SLEEP = 60.0
-_LOOK_FOR_QUEUES_EVERY = 10
 # What this process has claimed for so long, it knows of.
 _UNKNOWN_AFTER = 1.0
 _RECONCILE_SOON = 2.0
@@ -62,13 +62,13 @@ class Rounds(threading.Thread):
         self.options = options
         self.suspects = suspects
         self.bodies: Bodies
+        self.claims = Claims(process_id, options.queues, suspects=suspects)
         self.counts: Counter[str] = Counter()
         self.is_done = threading.Event()
         self._condition = threading.Condition()
         self._ended: list[Body] = []
         self._unwritten: list[Body] = []
         self._is_woken = True
-        self._has_more = True
         self._is_stopping = False
         self._interrupt_at: float | None = None
         self._has_interrupted = False
@@ -79,16 +79,11 @@ class Rounds(threading.Thread):
         self._retry_at: float | None = None
         self._old_at: float | None = None
         self._failures = 0
-        self._turn = 0
-        self._passes_on = False
-        self._vain_claims = 0
         self._vain_wakes = 0
         self._hear_from = 0.0
         self._broke_at = -inf
         self._reconcile_at = time.monotonic() + conf().LEASE
-        self._queues: list[str] = []
         self._statistics = Statistics()
-        self._names = registry.names()
 
     def wake(self) -> None:
         """Look at the database in the next round."""
@@ -137,7 +132,7 @@ class Rounds(threading.Thread):
     def _can_end(self) -> bool:
         with self._condition:
             idle = not self._ended and not self._unwritten and not self._must_say
-            if self.suspects and idle and self.bodies.is_idle and not self._has_more and not self._is_woken:
+            if self.suspects and idle and self.bodies.is_idle and not self.claims.has_more and not self._is_woken:
                 return True
             return self._is_stopping and idle and (self.bodies.is_idle or self._has_given_up())
 
@@ -157,7 +152,7 @@ class Rounds(threading.Thread):
     def _has_work(self) -> bool:
         has_stopped = self._must_say or (self._is_stopping and self.bodies.is_idle and not self._unwritten)
         is_woken = self._is_woken and time.monotonic() >= self._hear_from
-        return bool(self._ended or is_woken or has_stopped or (self._has_more and self.has_room))
+        return bool(self._ended or is_woken or has_stopped or (self.claims.has_more and self.has_room))
 
     def _pause(self) -> float:
         times = [self._retry_at, self._look_at, self._due_at, self._settle_at, self._old_at, self._reconcile_at]
@@ -192,7 +187,7 @@ class Rounds(threading.Thread):
             finished = self._exchange(woken)
             self._settle(finished, self._is_past(self._settle_at))
             if woken:
-                self._note_wake(is_vain=self._vain_claims > 0 and not finished.moved and not self._has_more)
+                self._note_wake(is_vain=self.claims.vain > 0 and not finished.moved and not self.claims.has_more)
             if woken and self._look_at is None:
                 self._look_at = time.monotonic() + _LOOK_LATER
             if self._is_past(self._look_at) or self._is_past(self._due_at):
@@ -246,8 +241,8 @@ class Rounds(threading.Thread):
         to_write = {_claim_of(body): body for body in bodies if not _is_written(body)}
         outcomes = [body.executed.outcome for body in to_write.values() if body.executed and body.executed.outcome]
         # A link of a chain, or a parent: what follows can be claimed in the same round trip.
-        self._has_more = self._has_more or any(outcome.made or outcome.task.previous_id for outcome in outcomes)
-        wish = self._wish(woken)
+        self.claims.has_more |= any(outcome.made or outcome.task.previous_id for outcome in outcomes)
+        wish = self.claims.wish(self._room, woken=woken)
         counted = self._counted()
         locked = self._write(outcomes, wish, finished, counted) if outcomes or wish or counted else set()
         self._unwritten = [body for body in to_write.values() if _is_locked(body, locked)]
@@ -257,7 +252,10 @@ class Rounds(threading.Thread):
             if not _is_locked(body, locked):
                 self.bodies.marks.end(body.mark)
                 body.mark = None
-        self._count(bodies, finished)
+        # A body that was interrupted and ended all the same is counted once.
+        self._count(
+            {body.task.id: body for body in [*to_write.values(), *filter(_is_written, bodies)]}.values(), finished
+        )
         for outcome in outcomes:
             if outcome.transition is states.RETRY_LATER and outcome.delay is not None:
                 self._expect(outcome.delay)
@@ -277,7 +275,7 @@ class Rounds(threading.Thread):
             return None
         return Counted(self.process_id, self._statistics.counts())
 
-    def _count(self, bodies: Sequence[Body], finished: Finished) -> None:
+    def _count(self, bodies: Iterable[Body], finished: Finished) -> None:
         moved = {row.id: row.status for row in finished.moved}
         for body in bodies:
             task, executed = body.task, body.executed
@@ -333,7 +331,7 @@ class Rounds(threading.Thread):
         if ended:
             notifier.announce(ended)
         if queues:
-            self._has_more = True
+            self.claims.has_more = True
             notifier.wake(queues)
 
     def _look(self) -> None:
@@ -350,7 +348,7 @@ class Rounds(threading.Thread):
 
     def _promote(self) -> None:
         if queues := engine.promote():
-            self._has_more = True
+            self.claims.has_more = True
             notifier.wake(queues)
         _, seconds = engine.peek()
         if seconds is not None:  # one that is due still is locked by somebody
@@ -360,51 +358,14 @@ class Rounds(threading.Thread):
         at = time.monotonic() + min(max(seconds, 0.0), _LONGEST_SLEEP) + 0.001
         self._due_at = at if self._due_at is None else min(self._due_at, at)
 
-    def _wish(self, woken: bool) -> Wish | None:
-        """Say what fits, fairly shared among the queues; each time another one comes first."""
-        if woken:
-            self._vain_claims = 0
-        self._has_more = self._has_more or woken
-        room = self._room
-        if room <= 0 or not self._has_more:
-            return None
-        if self.options.queues is not None:
-            self._queues = list(self.options.queues)
-        elif not self._queues:
-            self._queues = engine.ready_queues()
-        if not self._queues:
-            self._has_more = False
-            self._vain_claims += 1
-            return None
-        self._turn += 1
-        first = self._turn % len(self._queues)
-        share, rest = divmod(room, len(self._queues))
-        in_turn = self._queues[first:] + self._queues[:first]
-        shares = {queue: share + (number < rest) for number, queue in enumerate(in_turn)}
-        self._passes_on = woken and not self.suspects
-        looks = self.options.queues is None and (woken or self._turn % _LOOK_FOR_QUEUES_EVERY == 0)
-        return Wish(self.process_id, shares, self._names, self.suspects, looks)
-
     def _start(self, claimed: Sequence[Claimed], wish: Wish, ready: Sequence[str] | None) -> set[str]:
-        """Start what was claimed; return the queues that have nothing left, for a claim got less than it asked of them.
-
-        One that got all it asked of a queue expects more, and passes the wake-up on.
-        """
+        """Start what was claimed; return the queues that have nothing left."""
         for task in claimed:
             task_logger.debug("started task=%s name=%s attempt=%s", task.id, task.name, task.attempt)
             self.bodies.start(task)
-        got = Counter(task.queue for task in claimed)
-        full = [queue for queue, share in wish.shares.items() if got[queue] >= share > 0]
-        empty = {queue for queue, share in wish.shares.items() if got[queue] < share}
-        self._vain_claims = 0 if claimed else self._vain_claims + 1
-        if ready is None:
-            unasked = not all(wish.shares.values()) and self._vain_claims < len(wish.shares)
-        else:
-            unasked = not empty.issuperset(ready)
-            self._queues = list(ready) or self._queues
-        self._has_more = bool(full) or unasked
-        if full and self._passes_on:
-            notifier.wake(full)
+        empty, left_to_others = self.claims.note(wish, claimed, ready)
+        if left_to_others:
+            notifier.wake(left_to_others)
         return empty
 
     def _log(self, finished: Finished) -> None:

@@ -428,7 +428,8 @@ def test_on_commit_hooks_take_effect_once(run_worker):
     tasks = [fault_tasks.notes_on_commit.delay() for _ in range(5)]
     with transaction.atomic():
         tasks.append(fault_tasks.notes_on_commit.delay())
-    worker = run_worker(CQ_FAILPOINTS="finish.swapped=kill:once")
+    # One thread: another could commit while the process dies, and Django runs hooks after the commit.
+    worker = run_worker("--threads", "1", CQ_FAILPOINTS="finish.swapped=kill:once")
 
     all_done(but=run_worker.log)
     worker.stop_in_order()
