@@ -5,6 +5,7 @@ import os
 
 from tests.settings import *  # noqa: F403
 from tests.settings import CHANNEL_LAYERS as _LAYERS
+from tests.settings import DATABASES as _DATABASES
 
 CQ = {
     "LEASE": 3,
@@ -12,6 +13,9 @@ CQ = {
     "TASK_MODULES": ["tests.fault_tasks"],
     **json.loads(os.environ.get("TEST_CQ", "{}")),
 }
+
+DATABASES = {"default": {**_DATABASES["default"]}}
+DATABASES["default"]["OPTIONS"] = {**DATABASES["default"]["OPTIONS"], **json.loads(os.environ.get("TEST_OPTIONS", "{}"))}
 
 CHANNEL_LAYERS = {
     "redis": _LAYERS,

@@ -1,5 +1,6 @@
 """PostgreSQL restarts, hangs, ends connections and holds locks, while workers go on by themselves."""
 
+import json
 import os
 import random
 import re
@@ -448,4 +449,41 @@ def test_bodies_are_ended_with_plans_that_are_kept(run_worker):
 
     last.refresh_from_db()
     assert last.result >= 1
+    check_invariants()
+
+
+@pytest.fixture
+def bound_by_the_server():
+    """Connect as a project does that has chosen Django's server-side binding, with prepared statements."""
+    before = connection.settings_dict["OPTIONS"]
+    connection.close()
+    connection.settings_dict["OPTIONS"] = {**before, **BOUND_BY_THE_SERVER}
+    yield
+    connection.close()
+    connection.settings_dict["OPTIONS"] = before
+
+
+BOUND_BY_THE_SERVER = {"server_side_binding": True, "prepare_threshold": 2}
+
+
+def test_server_side_binding_and_prepared_statements_change_nothing(run_worker, bound_by_the_server):
+    for _ in range(4):
+        fault_tasks.mixed.delay()
+    fault_tasks.dry.delay_many([(n,) for n in range(5)])
+    chain = fault_tasks.adds.delay(1)
+    for _ in range(5):
+        chain = chain.chain(fault_tasks.adds)
+    held = [fault_tasks.dry.using(submit=False, run_after=0.1, backoff=[1]).delay() for _ in range(3)]
+    for task in held:
+        task.submit(7)
+    revoked = [fault_tasks.dry.using(run_after=3600).delay() for _ in range(3)]
+    assert all(task.revoke() for task in revoked)
+    worker = run_worker("--threads", "2", TEST_OPTIONS=json.dumps(BOUND_BY_THE_SERVER))
+
+    assert chain.get(20) == 7
+    assert [task.get(20) for task in held] == [7, 7, 7]
+    all_done(but=run_worker.log)
+    worker.stop_in_order()
+
+    assert statuses(Task.objects.filter(name="fault.fails")) == {("fault.fails", "FAILURE"): 8}
     check_invariants()
