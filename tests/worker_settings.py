@@ -15,7 +15,10 @@ CQ = {
 }
 
 DATABASES = {"default": {**_DATABASES["default"]}}
-DATABASES["default"]["OPTIONS"] = {**DATABASES["default"]["OPTIONS"], **json.loads(os.environ.get("TEST_OPTIONS", "{}"))}
+DATABASES["default"]["OPTIONS"] = {
+    **DATABASES["default"]["OPTIONS"],
+    **json.loads(os.environ.get("TEST_OPTIONS", "{}")),
+}
 
 CHANNEL_LAYERS = {
     "redis": _LAYERS,

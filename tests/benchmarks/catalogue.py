@@ -39,7 +39,7 @@ SYSTEMS = (
         "cq",
         ("django-cq", "psycopg", "channels-redis"),
         "cq_runworker, 4 threads a process (1 where the work says so); synchronous bodies; channel layer on Redis (publish/subscribe) "
-        "for wake-ups; Django's `server_side_binding` and `prepare_threshold`, as for all that use Django's connection",
+        "for wake-ups; all defaults",
         "Nothing of what is compared: task, attempts, result and errors are rows; retries; a body and its end commit together.",
         {
             "drain_2": 30_000,

@@ -15,8 +15,6 @@ USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["django.contrib.contenttypes", "tests.benchmarks", *_APPS.get(os.environ.get("BENCH_SYSTEM", ""), [])]
 DATABASES = {"default": dj_database(os.environ["DATABASE_URL"])}
-# As the README advises where nobody stands between the project and PostgreSQL.
-DATABASES["default"]["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": 2}
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
