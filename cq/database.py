@@ -1,5 +1,6 @@
 """The one way to PostgreSQL: which connection holds CQ's tables, and how a statement of `sql.py` is sent over it."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,11 @@ from django.db.transaction import Atomic
 
 from cq.conf import conf
 
-# A statement that is sent so often on a connection is worth a plan that is kept.
+# A statement that is sent so often on a connection is worth a plan that is kept; so many plans are …
 _PREPARE_AFTER = 2
+_MOST_PLANS = 16
+# … and for so many seconds: a plan that was made for a short table is wrong for a long one, and no table grows long so fast.
+_KEEP_PLANS_FOR = 1.0
 
 
 def alias() -> str:
@@ -37,11 +41,19 @@ class RoundTrip:
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
+        # A plan belongs to its text.
+        self.age = "" if raw.prepare_threshold is None else f" -- {time.monotonic() // _KEEP_PLANS_FOR:.0f}"
 
     def send(self, statement: str, *parameters: Any) -> Any:
         """Send a statement; return the cursor that will hold its rows."""
         cursor = psycopg.Cursor(self.raw)
-        cursor.execute(statement, parameters)
+        cursor.execute(statement + self.age, parameters)
+        return cursor
+
+    def send_planned_anew(self, statement: str, *parameters: Any) -> Any:
+        """Do the same for one that is sent again and again in this round trip, while what it reads grows by the thousand."""
+        cursor = psycopg.Cursor(self.raw)
+        cursor.execute(statement, parameters, prepare=False)
         return cursor
 
     def commit(self) -> None:
@@ -96,7 +108,7 @@ def slices(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def keep_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Let PostgreSQL keep the plans of what is sent in round trips; a receiver of `connection_created`, for workers.
+    """Let PostgreSQL keep the plans of what is sent in round trips for a second; a receiver of `connection_created`, for workers.
 
     To parse and plan these statements takes longer than to carry them out. Only where nobody stands in between: a pooler, which
     gives each transaction another session, invents the process id that a client is told.
@@ -106,6 +118,7 @@ def keep_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
         ((backend_pid,),) = raw.execute("SELECT pg_backend_pid()")
         if backend_pid == raw.info.backend_pid:
             raw.prepare_threshold = _PREPARE_AFTER
+            raw.prepared_max = _MOST_PLANS
 
 
 def use_read_committed() -> None:

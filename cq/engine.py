@@ -251,7 +251,7 @@ class _Finishing:
         else:
             self.swapped = trip.send(sql.FINISH_OWN if is_own else sql.FINISH, ids, *_columns(outcomes))
         failpoint("finish.swapped")
-        self.made = [trip.send(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
+        self.made = [trip.send_planned_anew(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         failpoint("finish.made")
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or outcomes[0].task.previous_id is not None

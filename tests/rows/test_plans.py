@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
@@ -10,7 +11,11 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
-from cq import database
+from cq import database, engine, executor, task
+from cq.models import Task
+from tests import tasks
+from tests.processes import until
+from tests.rows.make import process, take
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -70,7 +75,44 @@ def prepared_after_ten_trips() -> int:
 def test_a_worker_keeps_plans(keeping: None) -> None:
     connection.close()
 
-    assert prepared_after_ten_trips() == 3, "BEGIN, COMMIT and the statement"
+    assert prepared_after_ten_trips() >= 3, "BEGIN, COMMIT and the statement"
+    connection.close()
+
+
+def test_plans_are_kept_for_a_second(keeping: None) -> None:
+    """One that was made for a short table is not used for what has become a long one."""
+    connection.close()
+    kept = prepared_after_ten_trips()
+    second = time.monotonic() // 1
+
+    until(lambda: time.monotonic() // 1 > second + 1)
+    later = prepared_after_ten_trips()
+    for _ in range(10):
+        until(lambda: time.monotonic() % 1 < 0.5)
+        last = prepared_after_ten_trips()
+        until(lambda: time.monotonic() % 1 > 0.5)
+    connection.close()
+
+    assert later >= kept + 3, "made anew"
+    assert last <= 2 * 16, "and none are piled up"
+
+
+@task
+def makes_many(cqt: Any, number: int) -> None:
+    cqt.subtask_many(tasks.adds, [(n,) for n in range(number)])
+
+
+def test_what_is_inserted_by_the_thousand_is_planned_for_what_is_there(keeping: None) -> None:
+    connection.close()
+    makes_many.delay(12_000)
+    (claimed,) = take(process())
+
+    executed = executor.execute(claimed)
+    assert executed.outcome is not None
+    engine.finish([executed.outcome])
+
+    assert Task.objects.count() == 12_001
+    assert database.execute("SELECT 1 FROM pg_prepared_statements WHERE statement LIKE '%%cq_task maker%%'") == []
     connection.close()
 
 
