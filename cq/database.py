@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from django.db import Error, connections, transaction
@@ -17,6 +18,8 @@ _PREPARE_AFTER = 2
 _MOST_PLANS = 16
 # … and for so many seconds: a plan that was made for a short table is wrong for a long one, and no table grows long so fast.
 _KEEP_PLANS_FOR = 1.0
+# Connections that lead to PostgreSQL itself.
+_direct: WeakSet[Any] = WeakSet()
 
 
 def alias() -> str:
@@ -41,24 +44,30 @@ class RoundTrip:
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
+        self.threshold = raw.prepare_threshold
+        self.own_threshold = _PREPARE_AFTER if raw in _direct else self.threshold
         # A plan belongs to its text.
-        self.age = "" if raw.prepare_threshold is None else f" -- {time.monotonic() // _KEEP_PLANS_FOR:.0f}"
+        self.age = "" if self.own_threshold is None else f" -- {time.monotonic() // _KEEP_PLANS_FOR:.0f}"
 
     def send(self, statement: str, *parameters: Any) -> Any:
         """Send a statement; return the cursor that will hold its rows."""
         cursor = psycopg.Cursor(self.raw)
-        cursor.execute(statement + self.age, parameters)
+        self.raw.prepare_threshold = self.own_threshold
+        try:
+            cursor.execute(statement + self.age, parameters)
+        finally:
+            self.raw.prepare_threshold = self.threshold
         return cursor
 
-    def send_planned_anew(self, statement: str, *parameters: Any) -> Any:
-        """Do the same for one that is sent again and again in this round trip, while what it reads grows by the thousand."""
+    def send_unkept(self, statement: str, *parameters: Any) -> Any:
+        """Do the same without keeping a plan: where there is none, or what the statement reads grows in this round trip."""
         cursor = psycopg.Cursor(self.raw)
         cursor.execute(statement, parameters, prepare=False)
         return cursor
 
     def commit(self) -> None:
         """Commit with the statements before it; Django's own commit finds nothing left to do, and runs what waits for it."""
-        self.send("COMMIT")
+        self.send_unkept("COMMIT")
 
 
 @contextmanager
@@ -73,7 +82,7 @@ def round_trip() -> Iterator[RoundTrip]:
             with raw.pipeline():
                 trip = RoundTrip(raw)
                 if is_whole:
-                    trip.send("BEGIN ISOLATION LEVEL READ COMMITTED")
+                    trip.send_unkept("BEGIN ISOLATION LEVEL READ COMMITTED")
                 yield trip
                 if is_whole:
                     trip.commit()
@@ -111,14 +120,15 @@ def keep_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
     """Let PostgreSQL keep the plans of what is sent in round trips for a second; a receiver of `connection_created`, for workers.
 
     To parse and plan these statements takes longer than to carry them out. Only where nobody stands in between: a pooler, which
-    gives each transaction another session, invents the process id that a client is told.
+    gives each transaction another session, invents the process id that a client is told. A project that has set
+    `OPTIONS["prepare_threshold"]`, if only to None, has decided.
     """
     raw = connection.connection
-    if connection.alias == alias() and raw.prepare_threshold is None:
+    if connection.alias == alias() and "prepare_threshold" not in connection.settings_dict["OPTIONS"]:
         ((backend_pid,),) = raw.execute("SELECT pg_backend_pid()")
         if backend_pid == raw.info.backend_pid:
-            raw.prepare_threshold = _PREPARE_AFTER
             raw.prepared_max = _MOST_PLANS
+            _direct.add(raw)
 
 
 def use_read_committed() -> None:

@@ -137,13 +137,6 @@ class Wish:
     looks: bool = False
 
 
-class Counted(NamedTuple):
-    """What a process has counted since it last said so."""
-
-    process_id: UUID
-    counts: Sequence[Count]
-
-
 def claim(wish: Wish) -> list[Claimed]:
     """Take ready tasks for a process, the best of each queue; none if the process was declared dead."""
     return exchange([], wish).claimed
@@ -180,8 +173,8 @@ class Exchanged(NamedTuple):
     ready: list[str] | None
 
 
-def exchange(outcomes: Sequence[Outcome], wish: Wish | None, counted: Counted | None = None) -> Exchanged:
-    """Finish what has ended and claim what fits: one round trip and one commit for both, and for what was counted.
+def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
+    """Finish what has ended and claim what fits: one round trip and one commit for both.
 
     One statement after the other, never one for both: the look for successors needs a newer snapshot than the swap.
     """
@@ -189,8 +182,6 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None, counted: Counted | 
         finishing = _Finishing(trip, outcomes) if outcomes else None
         claims = _send_claims(trip, wish) if wish else []
         looked = trip.send(sql.READY_QUEUES) if wish and wish.looks else None
-        if counted is not None and counted.counts:
-            trip.send(sql.COUNT, counted.process_id, *map(list, zip(*counted.counts, strict=True)))
         failpoint("exchange.before_commit")
     failpoint("exchange.after_commit")
     claimed = [Claimed(*row) for cursor in claims for row in cursor.fetchall()]
@@ -213,7 +204,7 @@ def marked() -> Iterator[None]:
     A body's first statement goes on the same round trip: it must be one that can be sent in a pipeline.
     """
     with database.round_trip() as trip:
-        trip.send(sql.MARK)
+        trip.send_unkept(sql.MARK)
         yield
 
 
@@ -226,7 +217,7 @@ def finish_own(outcome: Outcome, *, is_marked: bool = False, commits: bool = Fal
     try:
         with database.round_trip() as trip:
             if is_marked:
-                trip.send(sql.UNMARK)
+                trip.send_unkept(sql.UNMARK)
             finishing = _Finishing(trip, [outcome], is_own=True)
             failpoint("body.swapped")
             if commits:
@@ -251,7 +242,7 @@ class _Finishing:
         else:
             self.swapped = trip.send(sql.FINISH_OWN if is_own else sql.FINISH, ids, *_columns(outcomes))
         failpoint("finish.swapped")
-        self.made = [trip.send_planned_anew(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
+        self.made = [trip.send_unkept(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         failpoint("finish.made")
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or outcomes[0].task.previous_id is not None
@@ -298,6 +289,12 @@ def _array(words: Iterable[str]) -> str:
 
 def _texts(values: list[str | None]) -> list[str | None] | None:
     return values if any(value is not None for value in values) else None
+
+
+def count(process_id: UUID, counts: Sequence[Count]) -> None:
+    """Add to what a process has counted in this minute. By itself: a count must never cost a completion."""
+    with database.round_trip() as trip:
+        trip.send(sql.COUNT, process_id, *map(list, zip(*counts, strict=True)))
 
 
 def still_mine(outcomes: Sequence[Outcome]) -> set[UUID]:

@@ -16,7 +16,8 @@ from cq.exceptions import NotAllowedHere, TransactionBroken
 
 ENDED = "The body closed its connection or ended its transaction; what it wrote may be lost, or kept by halves."
 _CHANGES_SESSION = re.compile(
-    r"\s*(?:SET\s+(?!LOCAL|TRANSACTION|CONSTRAINTS)|SELECT\s+set_config\(.*,\s*false\s*\))", re.IGNORECASE
+    r"\s*(?:SET\s+(?!LOCAL|TRANSACTION|CONSTRAINTS)|SELECT\s+set_config\(.*,\s*false\s*\)|DISCARD\s|DEALLOCATE\s)",
+    re.IGNORECASE,
 )
 _BEFORE_THE_FIRST_WORD = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*", re.DOTALL)
 _ENDS_TRANSACTIONS = ("COMMIT", "ROLLBACK", "BEGIN", "END", "ABORT", "START TRANSACTION", "PREPARE TRANSACTION")
@@ -83,7 +84,7 @@ class Watch:
         if self.has_marked:
             return execute(sql, params, many, context)
         self.has_marked = True
-        if _fits_a_pipeline(str(sql), context["cursor"].cursor):
+        if self.connection.execute_wrappers[-1] is self and _fits_a_pipeline(str(sql), context["cursor"].cursor):
             with engine.marked():
                 return execute(sql, params, many, context)
         with engine.marked():
@@ -113,7 +114,7 @@ class Watch:
 
 
 def _fits_a_pipeline(sql: str, cursor: Any) -> bool:
-    """Say whether this is surely one statement, on a cursor that has no other way to send it."""
+    """Say whether this is surely one statement, on a cursor that has no other way to send it; no wrapper adds to it any more."""
     return ";" not in sql and not isinstance(cursor, psycopg.ServerCursor)
 
 

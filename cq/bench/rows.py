@@ -36,6 +36,7 @@ _REMOVE = (
     "DELETE FROM cq_settlerequest WHERE task_id IN (SELECT id FROM cq_task WHERE queue = %s)",
     "DELETE FROM cq_pastattempt WHERE task_id IN (SELECT id FROM cq_task WHERE queue = %s)",
     "DELETE FROM cq_task WHERE queue = %s",
+    "DELETE FROM cq_statistic WHERE queue = %s",
 )
 
 

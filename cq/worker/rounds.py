@@ -20,7 +20,7 @@ from django.db import Error as DatabaseError
 
 from cq import database, engine, notifier, settle, states
 from cq.conf import conf
-from cq.engine import Counted, Finished, Wish
+from cq.engine import Finished, Wish
 from cq.executor import Executed
 from cq.failpoints import failpoint
 from cq.failure import fit
@@ -186,6 +186,8 @@ class Rounds(threading.Thread):
             self._give_back_unknown()
             finished = self._exchange(woken)
             self._settle(finished, self._is_past(self._settle_at))
+            if self._must_say or self._is_past(self._statistics.due_at):
+                self._say_counts()
             if woken:
                 self._note_wake(is_vain=self.claims.vain > 0 and not finished.moved and not self.claims.has_more)
             if woken and self._look_at is None:
@@ -243,8 +245,7 @@ class Rounds(threading.Thread):
         # A link of a chain, or a parent: what follows can be claimed in the same round trip.
         self.claims.has_more |= any(outcome.made or outcome.task.previous_id for outcome in outcomes)
         wish = self.claims.wish(self._room, woken=woken)
-        counted = self._counted()
-        locked = self._write(outcomes, wish, finished, counted) if outcomes or wish or counted else set()
+        locked = self._write(outcomes, wish, finished) if outcomes or wish else set()
         self._unwritten = [body for body in to_write.values() if _is_locked(body, locked)]
         if locked:
             self._retry_at = time.monotonic() + _LOCKED_PAUSE
@@ -269,11 +270,13 @@ class Rounds(threading.Thread):
         """Say whether this process, which will soon end, has counts left."""
         return bool(self._statistics) and (self._is_stopping or self.suspects)
 
-    def _counted(self) -> Counted | None:
-        """Take along what was counted, from time to time."""
-        if not self._must_say and not self._is_past(self._statistics.due_at):
-            return None
-        return Counted(self.process_id, self._statistics.counts())
+    def _say_counts(self) -> None:
+        """Write what was counted; what cannot be written is forgotten, and holds up nothing."""
+        try:
+            engine.count(self.process_id, self._statistics.counts())
+        except DatabaseError as error:
+            logger.warning("statistics not written error=%s", database.first_line(error))
+        self._statistics.clear()
 
     def _count(self, bodies: Iterable[Body], finished: Finished) -> None:
         moved = {row.id: row.status for row in finished.moved}
@@ -288,12 +291,10 @@ class Rounds(threading.Thread):
             if kind is not None:
                 self._statistics.note(task.queue, task.name, kind, ran=body.seconds, waited=task.waited)
 
-    def _write(
-        self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished, counted: Counted | None = None
-    ) -> set[UUID]:
+    def _write(self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished) -> set[UUID]:
         """Write a list; return the tasks that somebody has locked. A list that fails as a whole is written one by one."""
         try:
-            this, claimed, ready = engine.exchange(outcomes, wish, counted)
+            this, claimed, ready = engine.exchange(outcomes, wish)
         except (DataError, IntegrityError) as error:
             if len(outcomes) > 1:
                 return set().union(*(self._write([outcome], None, finished) for outcome in outcomes))
@@ -302,8 +303,6 @@ class Rounds(threading.Thread):
             self._broke_at = self._reconcile_at = time.monotonic()
             raise
         failpoint("rounds.exchanged")
-        if counted is not None:
-            self._statistics.clear()
         if wish is not None:
             this.queues -= self._start(claimed, wish, ready)
         finished.add(this)

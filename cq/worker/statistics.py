@@ -1,4 +1,4 @@
-"""What this process has to say about the bodies that ended in it: counts, summed up until the next batch takes them along."""
+"""What this process has to say about the bodies that ended in it: counts, summed up and written every few seconds."""
 
 import time
 from math import inf

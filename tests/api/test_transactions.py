@@ -474,6 +474,17 @@ def first_has_a_result():
     return [list(row) for row in execute("SELECT %s::int, 'x;y'", [7])]
 
 
+def first_has_another_before_it():
+    """As packages do that set something for the triggers of one statement."""
+
+    def sets(execute, sql, params, many, context):
+        return execute("SELECT set_config('bench.sets', 'x', true); " + sql, params, many, context)
+
+    with connection.execute_wrapper(sets):
+        Group.objects.filter(name="there").update(name="set")
+    return execute("SELECT current_setting('bench.sets')")[0][0]
+
+
 def first_says_how_many():
     return Group.objects.update(name="renamed")
 
@@ -484,6 +495,7 @@ FIRST = {
     first_of_an_iterator: ["there"],
     first_of_a_savepoint: ["b", "there"],
     first_has_a_result: [[7, "x;y"]],
+    first_has_another_before_it: "x",
     first_says_how_many: 1,
 }
 

@@ -5,12 +5,11 @@ from collections import Counter
 import pytest
 
 from cq import engine
-from cq.engine import Counted
 from cq.models import Statistic, Task
 from cq.outcome import Count
 from cq.worker.statistics import Statistics
 from tests import fault_tasks
-from tests.processes import all_done, check_invariants, until
+from tests.processes import all_done, check_invariants, query, until
 from tests.rows import make
 
 
@@ -86,14 +85,32 @@ def test_a_lost_connection_neither_loses_nor_doubles_any(run_worker):
     check_invariants()
 
 
+def test_counts_that_cannot_be_written_hold_up_nothing(rounds):
+    """As in a database that is away while the worker stops, or that a newer worker finds before its migrations."""
+    query("ALTER TABLE cq_statistic RENAME TO cq_statistic_away")
+    try:
+        thread = rounds("default")
+        task = fault_tasks.dry.delay()
+        thread.wake()
+        until(lambda: Task.objects.get(pk=task.pk).is_done, 5)
+
+        thread.stop(30)
+        until(thread.is_done.is_set, 5)
+    finally:
+        query("ALTER TABLE cq_statistic_away RENAME TO cq_statistic")
+
+    assert Task.objects.get(pk=task.pk).status == "SUCCESS"
+    assert counted() == {}
+
+
 @pytest.mark.django_db
 def test_what_one_process_counts_in_a_minute_is_added_up():
     process_id = make.process()
     counts = [Count("default", "x", "success", 3, 5, 0.02, 1.0), Count("default", "x", "error", 3, 1, 0.005, 0.5)]
 
-    engine.exchange([], None, Counted(process_id, counts))
-    engine.exchange([], None, Counted(process_id, counts[:1]))
-    engine.exchange([], None, Counted(make.process(), counts[:1]))
+    engine.count(process_id, counts)
+    engine.count(process_id, counts[:1])
+    engine.count(make.process(), counts[:1])
 
     assert counted() == {("x", "success"): 15, ("x", "error"): 1}
     assert sum(Statistic.objects.filter(process_id=process_id).values_list("wait_seconds", flat=True)) == 2.5
