@@ -18,8 +18,8 @@ _PREPARE_AFTER = 2
 _MOST_PLANS = 16
 # … and for so many seconds: a plan that was made for a short table is wrong for a long one, and no table grows long so fast.
 _KEEP_PLANS_FOR = 1.0
-# Connections that lead to PostgreSQL itself.
-_direct: WeakSet[Any] = WeakSet()
+# Connections with no pooler in between.
+_unpooled: WeakSet[Any] = WeakSet()
 
 
 def alias() -> str:
@@ -45,7 +45,7 @@ class RoundTrip:
     def __init__(self, raw: Any) -> None:
         self.raw = raw
         self.threshold = raw.prepare_threshold
-        self.own_threshold = _PREPARE_AFTER if raw in _direct else self.threshold
+        self.own_threshold = _PREPARE_AFTER if raw in _unpooled else self.threshold
         # A plan belongs to its text.
         self.age = "" if self.own_threshold is None else f" -- {time.monotonic() // _KEEP_PLANS_FOR:.0f}"
 
@@ -128,7 +128,7 @@ def keep_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
         ((backend_pid,),) = raw.execute("SELECT pg_backend_pid()")
         if backend_pid == raw.info.backend_pid:
             raw.prepared_max = _MOST_PLANS
-            _direct.add(raw)
+            _unpooled.add(raw)
 
 
 def use_read_committed() -> None:

@@ -207,7 +207,7 @@ def test_a_suspended_child_gives_back_what_it_claimed_ahead_and_is_fenced_when_i
     claimed = Task.objects.filter(status="RUNNING").count()
     helper = run_worker(cq={"LEASE": 30})
 
-    all_done(15, but=run_worker.log)
+    all_done(8, but=run_worker.log)
     signal_all([silent], signal.SIGCONT)
     helper.stop_in_order()
     worker.stop_in_order()

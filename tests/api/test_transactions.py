@@ -392,11 +392,14 @@ def test_a_conflict_in_a_body_that_is_not_atomic_is_run_again_too():
     assert (done.status, done.transients) == ("SUCCESS", 1)
 
 
+MEETING = Barrier(2)
+
+
 @task
 def locks_two(cqt, first, second):
     User.objects.select_for_update().get(username=first)
     if cqt.attempt == 1:
-        _meet()
+        MEETING.wait(10)
     User.objects.select_for_update().get(username=second)
     Group.objects.create(name=f"{first}{second}")
 
@@ -405,8 +408,6 @@ def test_a_deadlock_of_two_bodies_ends_in_two_successes():
     User.objects.bulk_create([User(username=name) for name in "ab"])
     execute("ALTER ROLE CURRENT_USER SET deadlock_timeout = '50ms'")
     try:
-        meeting = Barrier(2)
-        globals()["_meet"] = lambda: meeting.wait(10)
         made = [locks_two.delay("a", "b"), locks_two.delay("b", "a")]
 
         together(lambda: drain(1), lambda: drain(1))
@@ -418,10 +419,6 @@ def test_a_deadlock_of_two_bodies_ends_in_two_successes():
     assert states(*made) == ["SUCCESS"] * 2
     assert written() == ["ab", "ba"]
     assert sorted(Task.objects.values_list("transients", "retries")) == [(0, 0), (1, 0)]
-
-
-def _meet():
-    raise NotImplementedError
 
 
 @task
