@@ -45,6 +45,10 @@ class Call:
             self.definition.bind(self.args, self.kwargs)
         return self.definition.new(self.args, self.kwargs, self.options)
 
+    def template(self) -> NewTask:
+        """Make a row for others to be alike to, whatever their positional arguments."""
+        return self.definition.new(self.args, self.kwargs, self.options)
+
     def subtask(self) -> NewTask:
         """Make a row that will have a parent."""
         self._refuse_submit()

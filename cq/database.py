@@ -1,25 +1,17 @@
 """The one way to PostgreSQL: which connection holds CQ's tables, and how a statement of `sql.py` is sent over it."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
-from weakref import WeakSet
 
 import psycopg
 from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic
 
+from cq import wire
 from cq.conf import conf
-
-# A statement that is sent so often on a connection is worth a plan that is kept; so many plans are …
-_PREPARE_AFTER = 2
-_MOST_PLANS = 16
-# … and for so many seconds: a plan that was made for a short table is wrong for a long one, and no table grows long so fast.
-_KEEP_PLANS_FOR = 1.0
-# Connections with no pooler in between.
-_unpooled: WeakSet[Any] = WeakSet()
+from cq.wire import Reply, RoundTrip
 
 
 def alias() -> str:
@@ -33,63 +25,83 @@ def connection() -> BaseDatabaseWrapper:
 
 
 def execute(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """Send one statement; return its rows, or an empty list where it has none."""
-    with connection().cursor() as cursor:
+    """Send one statement; return its rows, or an empty list where it has none.
+
+    Whoever watches the connection (a body's transaction, `assertNumQueries`, a debug toolbar) sees it.
+    """
+    own = connection()
+    own.ensure_connection()
+    if not _is_watched(own) and wire.is_free(own.connection):
+        own.validate_no_broken_transaction()
+        with own.wrap_database_errors:
+            return wire.ask(own.connection, statement, parameters)
+    with own.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchall() if cursor.pgresult.nfields else []
 
 
-class RoundTrip:
-    """Statements on their way together; their results can be read once they are through."""
+class _OneByOne:
+    """Sends statements where somebody watches the connection."""
 
-    def __init__(self, raw: Any) -> None:
-        self.raw = raw
-        self.threshold = raw.prepare_threshold
-        self.own_threshold = _PREPARE_AFTER if raw in _unpooled else self.threshold
-        # A plan belongs to its text.
-        self.age = "" if self.own_threshold is None else f" -- {time.monotonic() // _KEEP_PLANS_FOR:.0f}"
+    def send(self, statement: str, *parameters: Any) -> Reply:
+        return Reply(execute(statement, *parameters))
 
-    def send(self, statement: str, *parameters: Any) -> Any:
-        """Send a statement; return the cursor that will hold its rows."""
-        cursor = psycopg.Cursor(self.raw)
-        self.raw.prepare_threshold = self.own_threshold
-        try:
-            cursor.execute(statement + self.age, parameters)
-        finally:
-            self.raw.prepare_threshold = self.threshold
-        return cursor
-
-    def send_unkept(self, statement: str, *parameters: Any) -> Any:
-        """Do the same without keeping a plan: where there is none, or what the statement reads grows in this round trip."""
-        cursor = psycopg.Cursor(self.raw)
-        cursor.execute(statement, parameters, prepare=False)
-        return cursor
-
-    def commit(self) -> None:
-        """Commit with the statements before it; Django's own commit finds nothing left to do, and runs what waits for it."""
-        self.send_unkept("COMMIT")
+    def push(self) -> None:
+        pass
 
 
 @contextmanager
-def round_trip() -> Iterator[RoundTrip]:
-    """Send several statements in one round trip: true together or not at all, or part of the transaction that is open."""
+def together() -> Iterator[RoundTrip | _OneByOne]:
+    """Send several statements: true together or not at all, in the open transaction too; in one round trip if nobody watches."""
+    own = connection()
+    own.ensure_connection()
+    if _is_watched(own):
+        with atomic():
+            yield _OneByOne()
+    else:
+        with atomic() if own.in_atomic_block else nullcontext(), round_trip() as trip:
+            yield trip
+
+
+def _is_watched(own: BaseDatabaseWrapper) -> bool:
+    return bool(own.execute_wrappers or own.queries_logged)
+
+
+@contextmanager
+def round_trip(*, commits: bool = False) -> Iterator[RoundTrip]:
+    """Send several statements in one round trip: true together or not at all, or part of the transaction that is open.
+
+    With `commits`, that transaction ends with them; Django's own commit then finds nothing left to do, and runs what waits for it.
+    """
     own = connection()
     own.ensure_connection()
     raw: Any = own.connection
     is_whole = not own.in_atomic_block
     with own.wrap_database_errors:
+        if not is_whole and not _is_open(raw):
+            raw.execute("SELECT")  # psycopg begins the transaction, as it was told
+        trip = RoundTrip(raw)
         try:
-            with raw.pipeline():
-                trip = RoundTrip(raw)
-                if is_whole:
-                    trip.send_unkept("BEGIN ISOLATION LEVEL READ COMMITTED")
-                yield trip
-                if is_whole:
-                    trip.commit()
+            if is_whole:
+                trip.send_unplanned("BEGIN ISOLATION LEVEL READ COMMITTED")
+            yield trip
+            if is_whole or commits:
+                trip.send_unplanned("COMMIT")
+            trip.end()
         except BaseException:
+            trip.abandon()
             if is_whole and not raw.closed and _is_open(raw):
                 raw.rollback()
             raise
+
+
+@contextmanager
+def marked(mark: str) -> Iterator[None]:
+    """Send a mark in one round trip with what is sent inside: one statement on psycopg's own cursor."""
+    own = connection()
+    with own.wrap_database_errors, own.connection.pipeline():
+        own.connection.execute(mark, prepare=False)
+        yield
 
 
 def _is_open(raw: Any) -> bool:
@@ -117,18 +129,16 @@ def slices(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def keep_plans(connection: BaseDatabaseWrapper, **_: Any) -> None:
-    """Let PostgreSQL keep the plans of what is sent in round trips for a second; a receiver of `connection_created`, for workers.
+    """Let PostgreSQL keep the plans of what is sent in round trips; a receiver of `connection_created`, for workers.
 
-    To parse and plan these statements takes longer than to carry them out. Only where nobody stands in between: a pooler, which
-    gives each transaction another session, invents the process id that a client is told. A project that has set
-    `OPTIONS["prepare_threshold"]`, if only to None, has decided.
+    Only where nobody stands in between: a pooler, which gives each transaction another session, invents the process id that a
+    client is told. A project that has set `OPTIONS["prepare_threshold"]`, if only to None, has decided.
     """
     raw = connection.connection
     if connection.alias == alias() and "prepare_threshold" not in connection.settings_dict["OPTIONS"]:
         ((backend_pid,),) = raw.execute("SELECT pg_backend_pid()")
         if backend_pid == raw.info.backend_pid:
-            raw.prepared_max = _MOST_PLANS
-            _unpooled.add(raw)
+            wire.keep_plans(raw)
 
 
 def use_read_committed() -> None:

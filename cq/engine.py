@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from cq.failpoints import failpoint
 from cq.new import NewTask
 from cq.outcome import Claimed, Count, Moved, Outcome
 from cq.states import Status
+from cq.wire import Reply, RoundTrip
 
 _SLICE = 1000
 
@@ -40,34 +42,43 @@ class Inserted(NamedTuple):
     reason: str | None = None
 
 
-def enqueue(new: Sequence[NewTask]) -> list[Inserted]:
-    """Insert tasks in the caller's transaction; workers hear of it when that commits.
+def enqueue(new: NewTask) -> Inserted:
+    """Insert a task in the caller's transaction; workers hear of it when that commits."""
+    if new.is_due:
+        rows = database.execute(sql.ENQUEUE_ONE, new.id, new.args, new.kwargs, *_shared(new))
+    else:
+        rows = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args)], new.kwargs))
+    _wake_on_commit([new])
+    return Inserted(new.id, *rows[0])
 
-    They are alike but for their ids and arguments.
+
+# What tells alike tasks from each other: id and positional arguments.
+Row = tuple[UUID, str]
+
+
+def enqueue_many(like: NewTask, rows: Iterable[Row]) -> list[tuple[Inserted, list[Row]]]:
+    """Insert tasks that are alike, all or none; return what the database decided about each slice of them.
+
+    While it inserts one slice, the next is taken from `rows`.
     """
-    _check_fanout(len(new))
-    if len(new) <= _SLICE:
-        rows = _insert_alike(new)
-    else:
-        with database.atomic():
-            rows = [row for part in database.slices(new, _SLICE) for row in _insert_alike(part)]
-    _wake_on_commit(new[:1])
-    return rows
+    remaining = iter(rows)
+    sent = []
+    with database.together() as statements:
+        while part := list(islice(remaining, _SLICE)):
+            sent.append((statements.send(sql.ENQUEUE, *_alike(like, part, like.kwargs)), part))
+            statements.push()
+    _wake_on_commit([like])
+    return [(Inserted(like.id, *reply.rows()[0]), part) for reply, part in sent]
 
 
-def _insert_alike(new: Sequence[NewTask]) -> list[Inserted]:
-    one = new[0]
-    options = one.options and json.dumps(one.options)
-    shared = (one.name, one.queue, one.priority, options, one.created_by, one.subject)
-    if len(new) == 1 and one.is_due:
-        rows = database.execute(sql.ENQUEUE_ONE, one.id, one.args, one.kwargs, *shared)
-    else:
-        ids = _array([str(task.id) for task in new])
-        args, kwargs = (
-            f"[{','.join(texts)}]" for texts in zip(*((task.args, task.kwargs) for task in new), strict=True)
-        )
-        rows = database.execute(sql.ENQUEUE, one.delay, one.run_after, *shared, one.held, ids, args, kwargs)
-    return [Inserted(task.id, *rows[0]) for task in new]
+def _shared(new: NewTask) -> tuple[Any, ...]:
+    return new.name, new.queue, new.priority, new.options and json.dumps(new.options), new.created_by, new.subject
+
+
+def _alike(like: NewTask, rows: Sequence[Row], kwargs: str) -> tuple[Any, ...]:
+    ids = _array([str(task_id) for task_id, _ in rows])
+    args = f"[{','.join([text for _, text in rows])}]"
+    return like.delay, like.run_after, *_shared(like), like.held, kwargs, ids, args
 
 
 def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
@@ -85,12 +96,12 @@ def _insert_behind_unfinished(new: Sequence[NewTask]) -> list[Inserted]:
     if len(new) != 1:
         return []
     one = new[0]
-    shared = (one.name, one.queue, one.priority, one.options and json.dumps(one.options), one.created_by, one.subject)
-    own = (one.id, one.args, one.kwargs, *shared, one.force_chain, one.pass_result, one.delay, one.run_after)
+    own = (one.id, one.args, one.kwargs, *_shared(one), one.force_chain, one.pass_result, one.delay, one.run_after)
     return [Inserted(*row) for row in database.execute(sql.ENQUEUE_NEXT_ONE, one.previous_id, *own)]
 
 
-def _check_fanout(number: int) -> None:
+def check_fanout(number: int) -> None:
+    """Refuse more tasks at once than `MAX_FANOUT`."""
     limit = conf().MAX_FANOUT
     if number > limit:
         raise TooLarge(f"{number} tasks at once; CQ['MAX_FANOUT'] allows {limit}. Make them in several calls.")
@@ -182,16 +193,16 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
         finishing = _Finishing(trip, outcomes) if outcomes else None
         claims = _send_claims(trip, wish) if wish else []
         looked = trip.send(sql.READY_QUEUES) if wish and wish.looks else None
-        failpoint("exchange.before_commit")
+        trip.failpoint("exchange.before_commit")
     failpoint("exchange.after_commit")
-    claimed = [Claimed(*row) for cursor in claims for row in cursor.fetchall()]
+    claimed = [Claimed(*row) for reply in claims for row in reply.rows()]
     # UPDATE … RETURNING promises no order.
     claimed.sort(key=lambda task: (-task.priority, task.run_after, task.id))
-    ready = None if looked is None else [queue for (queue,) in looked.fetchall()]
+    ready = None if looked is None else [queue for (queue,) in looked.rows()]
     return Exchanged(finishing.read() if finishing else Finished(), claimed, ready)
 
 
-def _send_claims(trip: database.RoundTrip, wish: Wish) -> list[Any]:
+def _send_claims(trip: RoundTrip, wish: Wish) -> list[Reply]:
     statement = sql.CLAIM_SUSPECTS if wish.suspects else sql.CLAIM
     shares = [(queue, share) for queue, share in wish.shares.items() if share]
     return [trip.send(statement, wish.process_id, queue, list(wish.names), share) for queue, share in shares]
@@ -203,8 +214,7 @@ def marked() -> Iterator[None]:
 
     A body's first statement goes on the same round trip: it must be one that can be sent in a pipeline.
     """
-    with database.round_trip() as trip:
-        trip.send_unkept(sql.MARK)
+    with database.marked(sql.MARK):
         yield
 
 
@@ -215,13 +225,11 @@ def finish_own(outcome: Outcome, *, is_marked: bool = False, commits: bool = Fal
     round trip if the transaction is the body's alone. A database error if the mark is gone.
     """
     try:
-        with database.round_trip() as trip:
+        with database.round_trip(commits=commits) as trip:
             if is_marked:
-                trip.send_unkept(sql.UNMARK)
+                trip.send_unplanned(sql.UNMARK)
             finishing = _Finishing(trip, [outcome], is_own=True)
-            failpoint("body.swapped")
-            if commits:
-                trip.commit()
+            trip.failpoint("body.swapped")
     except DataError as error:
         if sql.FENCED not in str(error):
             raise
@@ -232,7 +240,7 @@ def finish_own(outcome: Outcome, *, is_marked: bool = False, commits: bool = Fal
 class _Finishing:
     """The statements that write outcomes: the fenced swap, what the bodies made, and what follows from it, in this order."""
 
-    def __init__(self, trip: database.RoundTrip, outcomes: Sequence[Outcome], *, is_own: bool = False) -> None:
+    def __init__(self, trip: RoundTrip, outcomes: Sequence[Outcome], *, is_own: bool = False) -> None:
         made = [task for outcome in outcomes for task in outcome.made]
         ids = _array([str(outcome.task.id) for outcome in outcomes])
         is_lone = len(outcomes) == 1 and not made and _is_lone(outcomes[0])
@@ -241,24 +249,24 @@ class _Finishing:
             self.swapped = trip.send(statement, outcomes[0].result, outcomes[0].task.id, outcomes[0].task.claims)
         else:
             self.swapped = trip.send(sql.FINISH_OWN if is_own else sql.FINISH, ids, *_columns(outcomes))
-        failpoint("finish.swapped")
-        self.made = [trip.send_unkept(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
-        failpoint("finish.made")
+        trip.failpoint("finish.swapped")
+        self.made = [trip.send_unplanned(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
+        trip.failpoint("finish.made")
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or outcomes[0].task.previous_id is not None
         self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
-        failpoint("finish.asked")
+        trip.failpoint("finish.asked")
 
     def read(self) -> Finished:
         """Say what it came to, once the statements are through."""
         finished = Finished()
-        for task_id, status, queue in [*self.swapped.fetchall(), *self.followed.fetchall()]:
+        for task_id, status, queue in [*self.swapped.rows(), *self.followed.rows()]:
             if status is None:
                 finished.asked.append(task_id)
             else:
                 finished.moved.append(Moved(task_id, Status(status), queue))
         finished.queues.update(row.queue for row in finished.moved if row.status == Status.QUEUED)
-        finished.queues.update(queue for cursor in self.made for (queue,) in cursor.fetchall())
+        finished.queues.update(queue for reply in self.made for (queue,) in reply.rows())
         return finished
 
 

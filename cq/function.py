@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from asgiref.sync import sync_to_async
@@ -11,8 +11,10 @@ from asgiref.sync import sync_to_async
 from cq import current, direct, engine, registry
 from cq.call import Arguments, Call, as_args, call_of
 from cq.conf import conf
-from cq.definition import Definition, define
+from cq.definition import Definition, define, encode
+from cq.engine import Row
 from cq.exceptions import InvalidOption
+from cq.ids import uuid7
 from cq.models import Task
 from cq.new import NewTask
 from cq.options import check_call_options
@@ -45,17 +47,26 @@ class TaskFunction:
 
     def delay(self, *args: Any, **kwargs: Any) -> Task:
         """Make a task of this call, in the caller's transaction; workers hear of it when that commits."""
-        return self._enqueue([Call(self.definition, args, kwargs, self.options).root()])[0]
+        return self._enqueue(Call(self.definition, args, kwargs, self.options))
 
     def delay_args(self, args: Arguments = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Task:
         """Do what `delay` does, with the arguments as data, and options."""
-        return self._enqueue([call_of(self, args, kwargs, options).root()])[0]
+        return self._enqueue(call_of(self, args, kwargs, options))
 
     def delay_many(self, many: Iterable[Arguments], **options: Any) -> list[Task]:
         """Make a task of each of these arguments, a thousand in a statement; all or none."""
-        checked = {**self.options, **check_call_options(options)}
-        calls = [Call(self.definition, as_args(args), {}, checked) for args in many]
-        return self._enqueue([call.root() for call in calls])
+        given = list(many)
+        engine.check_fanout(len(given))
+        like = Call(self.definition, (), {}, {**self.options, **check_call_options(options)}).template()
+        parts = engine.enqueue_many(like, self._rows(given, like)) if given else []
+        return self._note([task for inserted, rows in parts for task in Task.made_alike(like, rows, inserted)])
+
+    def _rows(self, many: Sequence[Arguments], like: NewTask) -> Iterator[Row]:
+        for given in many:
+            args = as_args(given)
+            if not like.held:
+                self.definition.bind(args, {})
+            yield uuid7(), encode(args, {})[0]
 
     async def adelay(self, *args: Any, **kwargs: Any) -> Task:
         """Do what `delay` does, in a coroutine."""
@@ -69,16 +80,18 @@ class TaskFunction:
         """Do what `delay_many` does, in a coroutine."""
         return await sync_to_async(self.delay_many)(many, **options)
 
+    @classmethod
+    def _enqueue(cls, call: Call) -> Task:
+        new = call.root()
+        return cls._note([Task.made(new, engine.enqueue(new))])[0]
+
     @staticmethod
-    def _enqueue(new: list[NewTask]) -> list[Task]:
-        if not new:
-            return []
-        tasks = [Task.made(row, inserted) for row, inserted in zip(new, engine.enqueue(new), strict=True)]
+    def _note(tasks: list[Task]) -> list[Task]:
         running = current.task()
         if running is not None:
-            for row in new:
-                running.note_enqueued(row)
-        elif conf().SERIAL:
+            for task in tasks:
+                running.note_enqueued(task)
+        elif conf().SERIAL and tasks:
             drain()
             for task in tasks:
                 task.refresh_from_db()

@@ -143,7 +143,7 @@ class RunningTask:
         self.made.append(new)
         return Task.made(new, None, self)
 
-    def note_enqueued(self, new: NewTask) -> None:
+    def note_enqueued(self, new: NewTask | Task) -> None:
         """Remember a task that this body enqueued for itself: it may return it."""
         self.enqueued[new.id] = new.previous_id
 

@@ -41,16 +41,18 @@ _RELEASE = f"""
     status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END, run_after = due,
     finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
 
-# Insert tasks that refer to no other task, and are alike but for their ids and arguments; so they are alike in what is decided.
+# Insert tasks that refer to no other task, and are alike but for their ids and positional arguments; so they are alike in what is decided.
 ENQUEUE = f"""
-WITH call AS MATERIALIZED (SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after),
+WITH call AS MATERIALIZED (
+    SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after, %s::text AS name, %s::text AS queue,
+           %s::smallint AS priority, %s::jsonb AS options, %s::text AS created_by, %s::text AS subject, %s::boolean AS held,
+           %s::jsonb AS kwargs),
 inserted AS (
     INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, delay, run_after, status)
-    SELECT given.id, given.args, given.kwargs, %s::text, %s::text, %s::smallint, %s::jsonb, %s::text, %s::text, d.delay, due,
-           CASE WHEN %s::boolean THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
+    SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, d.delay, due,
+           CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
       FROM call AS d, LATERAL (SELECT GREATEST({NOW}, d.run_after, {NOW} + coalesce(d.delay, interval '0'))) AS at(due),
-           ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb), jsonb_array_elements(%s::jsonb))
-               AS given(id, args, kwargs)
+           ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb)) AS given(id, args)
     RETURNING status, run_after, created_at)
 SELECT status, run_after, created_at FROM inserted LIMIT 1
 """

@@ -254,6 +254,20 @@ class Task(models.Model):
             task.maker = maker
         return task
 
+    @classmethod
+    def made_alike(cls, like: NewTask, rows: Sequence[tuple[UUID, str]], inserted: Inserted) -> list[Task]:
+        """Return the tasks of new rows that differ only in id and positional arguments."""
+        first = cls.made(like, inserted)
+        common = first.__dict__
+        tasks = []
+        for task_id, args in rows:
+            task = cls.__new__(cls)
+            state = ModelState()
+            state.adding, state.db = False, first._state.db
+            task.__dict__.update(common, _state=state, id=task_id, args=Encoded(args))
+            tasks.append(task)
+        return tasks
+
     def update(self, state: Mapping[str, Any]) -> None:
         """Take over what `engine.state` has read."""
         result = state["result"]

@@ -92,11 +92,29 @@ class Rounds(threading.Thread):
             self._condition.notify()
 
     def put(self, body: Body) -> None:
-        """A body has ended."""
+        """A body has ended. One that has written its own end, and that nothing follows, wakes nobody here but to claim."""
+        ended = []
         with self._condition:
-            self._ended.append(body)
             self.bodies.forget(body)
-            self._condition.notify()
+            must_wake = not self._statistics
+            if _is_quiet(body) and not self._is_stopping and not self.suspects:
+                ended = self._close(body)
+            else:
+                self._ended.append(body)
+            if must_wake or self._has_work():
+                self._condition.notify()
+        if ended:
+            notifier.announce(ended)
+
+    def _close(self, body: Body) -> list[UUID]:
+        """Do what is left to do for a quiet body; return what has ended with it."""
+        self.bodies.marks.end(body.mark)
+        finished = body.executed and body.executed.finished
+        if not finished:
+            return []
+        self._count([body], finished)
+        self._log(finished)
+        return [row.id for row in finished.moved if row.has_ended]
 
     def stop(self, grace: float) -> None:
         """Claim nothing more; after the grace, interrupt what still runs."""
@@ -254,9 +272,9 @@ class Rounds(threading.Thread):
                 self.bodies.marks.end(body.mark)
                 body.mark = None
         # A body that was interrupted and ended all the same is counted once.
-        self._count(
-            {body.task.id: body for body in [*to_write.values(), *filter(_is_written, bodies)]}.values(), finished
-        )
+        once = {body.task.id: body for body in [*to_write.values(), *filter(_is_written, bodies)]}
+        with self._condition:
+            self._count(once.values(), finished)
         for outcome in outcomes:
             if outcome.transition is states.RETRY_LATER and outcome.delay is not None:
                 self._expect(outcome.delay)
@@ -272,11 +290,12 @@ class Rounds(threading.Thread):
 
     def _say_counts(self) -> None:
         """Write what was counted; what cannot be written is forgotten, and holds up nothing."""
+        with self._condition:
+            counts = self._statistics.take()
         try:
-            engine.count(self.process_id, self._statistics.counts())
+            engine.count(self.process_id, counts)
         except DatabaseError as error:
             logger.warning("statistics not written error=%s", database.first_line(error))
-        self._statistics.clear()
 
     def _count(self, bodies: Iterable[Body], finished: Finished) -> None:
         moved = {row.id: row.status for row in finished.moved}
@@ -383,6 +402,12 @@ def _is_locked(body: Body, locked: set[UUID]) -> bool:
 
 def _is_written(body: Body) -> bool:
     return body.executed is None or body.executed.outcome is None
+
+
+def _is_quiet(body: Body) -> bool:
+    """Say whether a body has left nothing to be written, settled or claimed."""
+    finished = body.executed and body.executed.finished
+    return _is_written(body) and not (finished and (finished.asked or finished.queues))
 
 
 def _unstorable(outcome: Outcome, error: DatabaseError) -> Outcome:

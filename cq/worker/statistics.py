@@ -11,7 +11,7 @@ _Kind = tuple[str, str, str, int]
 
 
 class Statistics:
-    """Counts that are not yet written. For the engine thread only."""
+    """Counts that are not yet written. For one thread at a time."""
 
     def __init__(self) -> None:
         self._sums: dict[_Kind, list[float]] = {}
@@ -31,11 +31,7 @@ class Statistics:
         sums[1] += ran
         sums[2] += waited
 
-    def counts(self) -> list[Count]:
-        """Return what there is, in the order in which rows are written."""
-        return [Count(*kind, int(count), ran, waited) for kind, (count, ran, waited) in sorted(self._sums.items())]
-
-    def clear(self) -> None:
-        """Begin again: all of it is written."""
-        self._sums.clear()
-        self.due_at = inf
+    def take(self) -> list[Count]:
+        """Return what there is, in the order in which rows are written, and begin again."""
+        sums, self._sums, self.due_at = self._sums, {}, inf
+        return [Count(*kind, int(count), ran, waited) for kind, (count, ran, waited) in sorted(sums.items())]

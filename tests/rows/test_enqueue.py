@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from cq import engine, settle, sql
 from cq.exceptions import TaskGone, TooLarge
+from cq.ids import uuid7
 from cq.models import SettleRequest, Task
 from cq.new import NewTask
 from cq.states import Status
@@ -67,10 +68,10 @@ def test_a_long_list_is_inserted_a_thousand_a_statement() -> None:
 @committed
 def test_a_long_list_is_made_whole_or_not_at_all() -> None:
     used = NewTask(tasks.adds.name)
-    engine.enqueue([used])
+    engine.enqueue(used)
 
     with pytest.raises(Exception, match="cq_task_pkey"):
-        engine.enqueue([*(NewTask(tasks.adds.name) for _ in range(1500)), used])
+        engine.enqueue_many(used, [*((uuid7(), "[]") for _ in range(1500)), (used.id, "[]")])
 
     assert Task.objects.count() == 1
 

@@ -13,7 +13,7 @@ from django.contrib.auth.models import Group
 from django.db import connection, transaction
 from psycopg import IsolationLevel
 
-from cq import database, engine, executor, notifier, settle, sql, states, task
+from cq import database, engine, executor, notifier, settle, sql, states, task, wire
 from cq.exceptions import DuplicateSubmitError, Fenced
 from cq.executor import Executed
 from cq.ids import uuid7
@@ -356,17 +356,17 @@ def test_a_chain_that_was_settled_just_before_the_swap_is_seen_by_the_end(
 ) -> None:
     first = row(Status.RUNNING)
     others = [row(Status.RUNNING)] if finish == sql.FINISH else []
-    send = database.RoundTrip.send
+    send = wire.RoundTrip.send
     with elsewhere() as web:
 
-        def pausing(trip: database.RoundTrip, statement: str, *parameters: Any) -> Any:
+        def pausing(trip: wire.RoundTrip, statement: str, *parameters: Any) -> Any:
             if statement == finish:
-                trip.raw._pipeline.sync()
+                trip.arrive()
                 web(first.chain, tasks.adds, (1,))
                 web(settle.settle_all)
             return send(trip, statement, *parameters)
 
-        monkeypatch.setattr(database.RoundTrip, "send", pausing)
+        monkeypatch.setattr(wire.RoundTrip, "send", pausing)
         engine.finish([succeeded(held(task)) for task in (first, *others)])
     settle.settle_all()
 
@@ -429,16 +429,16 @@ def test_settling_takes_rows_that_have_changed_since_it_began(monkeypatch: pytes
 @pytest.mark.usefixtures("repeatable_read")
 def test_claiming_takes_rows_that_have_changed_since_the_exchange_began(monkeypatch: pytest.MonkeyPatch) -> None:
     running, ready = row(Status.RUNNING), row()
-    send = database.RoundTrip.send
+    send = wire.RoundTrip.send
     with elsewhere() as other:
 
-        def pausing(trip: database.RoundTrip, statement: str, *parameters: Any) -> Any:
+        def pausing(trip: wire.RoundTrip, statement: str, *parameters: Any) -> Any:
             if statement == sql.CLAIM:
-                trip.raw._pipeline.sync()
+                trip.arrive()
                 other(raise_priority, ready)
             return send(trip, statement, *parameters)
 
-        monkeypatch.setattr(database.RoundTrip, "send", pausing)
+        monkeypatch.setattr(wire.RoundTrip, "send", pausing)
         wish = engine.Wish(process(), {"default": 1}, [make.ADDS])
 
         finished, claimed, _ = engine.exchange([succeeded(held(running))], wish)
