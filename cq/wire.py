@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import psycopg
 from psycopg import errors, pq
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.waiting import Ready, Wait, wait
@@ -119,7 +120,12 @@ def ask(raw: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, 
     transformer = Transformer.from_context(raw)
     values = transformer.dump_sequence(parameters, _FORMATS[: len(parameters)])
     raw.pgconn.send_query_params(_compiled(statement), values, transformer.types, transformer.formats)
-    (result,) = _wait(raw, _results(raw.pgconn, 1))
+    try:
+        (result,) = _wait(raw, _results(raw.pgconn, 1))
+    except BaseException:
+        if raw.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            _wait(raw, _results(raw.pgconn, 1))
+        raise
     _check(raw, result)
     return _rows_of(result, transformer)
 
@@ -133,6 +139,7 @@ class RoundTrip:
         self._transformer = Transformer.from_context(raw)
         self._replies: list[Reply] = []
         self._received = 0
+        self._is_synced = False
         self._plans = _plans.get(raw)
         self._pgconn.enter_pipeline_mode()
         for name in self._plans.outdated() if self._plans else ():
@@ -181,20 +188,26 @@ class RoundTrip:
 
     def end(self) -> None:
         """Have all carried out; the error of the first that failed."""
-        self._pgconn.pipeline_sync()
+        self._sync()
         self._receive(len(self._replies) + 1)
-        self._pgconn.exit_pipeline_mode()
 
     def abandon(self) -> None:
         """Leave the connection as it was found, whatever came of the statements."""
         if self._pgconn.status == pq.ConnStatus.OK and self._pgconn.pipeline_status != pq.PipelineStatus.OFF:
-            self._pgconn.pipeline_sync()
+            self._sync()
             _wait(self._raw, _rest(self._pgconn))
             self._pgconn.exit_pipeline_mode()
+
+    def _sync(self) -> None:
+        if not self._is_synced:
+            self._is_synced = True
+            self._pgconn.pipeline_sync()
 
     def _receive(self, number: int) -> None:
         """Receive the results of statements up to this number; the last one may be that of the pipeline."""
         results = _wait(self._raw, _results(self._pgconn, number - self._received))
+        if self._is_synced:
+            self._pgconn.exit_pipeline_mode()
         replies = self._replies[self._received : number]
         self._received = number
         for result in results:
@@ -204,11 +217,13 @@ class RoundTrip:
 
 
 def _wait(raw: Any, results: Generator[Any, Any, list[Any]]) -> list[Any]:
-    """Wait for results; a wait that is broken off leaves a connection that nobody can use any more."""
+    """Wait for results; if a Ctrl-C comes instead, have PostgreSQL stop, so that what is still to come does so at once."""
     try:
         return wait(results, raw.pgconn.socket, _INTERVAL)
+    except psycopg.Error:
+        raise
     except BaseException:
-        raw.close()
+        raw.cancel_safe()
         raise
 
 
@@ -219,6 +234,7 @@ def _results(pgconn: Any, number: int) -> Generator[Any, Any, list[Any]]:
             pgconn.consume_input()
     is_pipeline = pgconn.pipeline_status != pq.PipelineStatus.OFF
     results: list[Any] = []
+    has_ended = False
     while len(results) < number or not is_pipeline:
         while pgconn.is_busy():
             if (yield Wait.R):
@@ -226,8 +242,11 @@ def _results(pgconn: Any, number: int) -> Generator[Any, Any, list[Any]]:
         result = pgconn.get_result()
         if result is not None:
             results.append(result)
-        elif not is_pipeline:
+        elif has_ended or not is_pipeline:
             break
+        has_ended = result is None
+    if len(results) < number:
+        raise psycopg.OperationalError("the connection was lost before all results had come")
     return results
 
 

@@ -11,15 +11,15 @@ import pytest
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 
-from cq import database, engine, executor, task
+from cq import database, engine, executor, task, wire
 from cq.models import Task
 from tests import tasks
-from tests.processes import until
 from tests.rows.make import process, take
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql"
+NAMES = "SELECT name FROM pg_prepared_statements WHERE NOT from_sql ORDER BY name"
 
 
 class Pooler(threading.Thread):
@@ -80,22 +80,23 @@ def test_a_worker_keeps_plans(keeping: None) -> None:
     connection.close()
 
 
-def test_plans_are_kept_for_a_second(keeping: None) -> None:
+def test_plans_are_kept_for_a_second(keeping: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was made for a short table is not used for what has become a long one."""
     connection.close()
-    kept = prepared_after_ten_trips()
-    second = time.monotonic() // 1
+    prepared_after_ten_trips()
+    first = database.execute(NAMES)
+    prepared_after_ten_trips()
+    still = database.execute(NAMES)
 
-    until(lambda: time.monotonic() // 1 > second + 1)
-    later = prepared_after_ten_trips()
-    for _ in range(10):
-        until(lambda: time.monotonic() % 1 < 0.5)
-        last = prepared_after_ten_trips()
-        until(lambda: time.monotonic() % 1 > 0.5)
+    now = time.monotonic() + 1.01
+    monkeypatch.setattr(wire.time, "monotonic", lambda: now)
+    prepared_after_ten_trips()
+    later = database.execute(NAMES)
     connection.close()
 
-    assert later >= kept + 1, "made anew"
-    assert last <= 2 * 16, "and none are piled up"
+    assert first == still
+    assert len(later) == len(first), "none are piled up"
+    assert later != first, "made anew"
 
 
 @task

@@ -126,4 +126,4 @@ def test_buckets_double(seconds, bucket):
     statistics.note("default", "x", "success", ran=seconds, waited=1.0)
     statistics.note("default", "x", "success", ran=seconds, waited=2.0)
 
-    assert statistics.counts() == [("default", "x", "success", bucket, 2, 2 * seconds, 3.0)]
+    assert statistics.take() == [("default", "x", "success", bucket, 2, 2 * seconds, 3.0)]
