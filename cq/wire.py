@@ -26,10 +26,11 @@ _FORMATS = [PyFormat.AUTO] * 40
 # While PostgreSQL is silent, Ctrl-C is heard so often (seconds).
 _INTERVAL = 0.1
 
-# A statement that is sent so often within a second is worth a plan, which is kept as long: a plan that was made for a short table
-# is wrong for a long one, and no table grows long so fast.
+# A statement that is sent so often is worth a plan, which is kept for so many seconds, and longer until so many rows have come: a
+# plan that was made for a short table is wrong for a long one; while little comes, it is as good as ever.
 _PLAN_AFTER = 2
 _KEEP_PLANS_FOR = 1.0
+_KEEP_PLANS_WITHIN = 30
 
 
 class Reply:
@@ -67,15 +68,18 @@ class Plans:
         self._names: dict[tuple[bytes, Any], bytes] = {}
         self._until = 0.0
         self._number = 0
+        # So many have come since the plans were made.
+        self.rows = 0
 
     def outdated(self) -> list[bytes]:
         """Name the plans that are to be dropped now, and forget them."""
-        if time.monotonic() < self._until:
+        if time.monotonic() < self._until or self.rows < _KEEP_PLANS_WITHIN:
             return []
         names = list(self._names.values())
         self._names.clear()
         self._uses.clear()
         self._until = time.monotonic() + _KEEP_PLANS_FOR
+        self.rows = 0
         return names
 
     def find(self, text: bytes, types: Any) -> tuple[bytes | None, bool]:
@@ -212,8 +216,12 @@ class RoundTrip:
         self._received = number
         for result in results:
             _check(self._raw, result)
+        rows = 0
         for reply, result in zip(replies, results, strict=False):
             reply.take(result, self._transformer)
+            rows += result.ntuples
+        if self._plans:
+            self._plans.rows += rows
 
 
 def _wait(raw: Any, results: Generator[Any, Any, list[Any]]) -> list[Any]:
