@@ -66,7 +66,7 @@ class Plans:
     def __init__(self) -> None:
         self._uses: Counter[bytes] = Counter()
         self._names: dict[tuple[bytes, Any], bytes] = {}
-        self._until = 0.0
+        self._until = time.monotonic() + _KEEP_PLANS_FOR
         self._number = 0
         # So many have come since the plans were made.
         self.rows = 0

@@ -97,7 +97,7 @@ class Rounds(threading.Thread):
         with self._condition:
             self.bodies.forget(body)
             must_wake = not self._statistics
-            if _is_quiet(body) and not self._is_stopping and not self.suspects:
+            if _is_quiet(body):
                 ended = self._close(body)
             else:
                 self._ended.append(body)

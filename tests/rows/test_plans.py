@@ -64,8 +64,8 @@ def keeping() -> Iterator[None]:
     connection_created.disconnect(database.keep_plans)
 
 
-def prepared_after_ten_trips() -> int:
-    for _ in range(10):
+def prepared_after_some_trips() -> int:
+    for _ in range(4):
         with database.round_trip() as trip:
             trip.send("SELECT count(*) FROM cq_task WHERE status = %s", "RUNNING")
     ((number,),) = database.execute(PREPARED)
@@ -75,28 +75,33 @@ def prepared_after_ten_trips() -> int:
 def test_a_worker_keeps_plans(keeping: None) -> None:
     connection.close()
 
-    assert prepared_after_ten_trips() >= 1
+    assert prepared_after_some_trips() >= 1
     assert connection.connection.prepare_threshold is None, "what the project sends is as it was"
     connection.close()
 
 
-def test_plans_are_kept_for_a_second(keeping: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "is_kept"), [(50, False), (1, True)], ids=["after much work", "while little comes"])
+def test_plans_are_kept_for_a_second_or_while_little_comes(
+    rows: int, is_kept: bool, keeping: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that was made for a short table is not used for what has become a long one."""
     connection.close()
-    prepared_after_ten_trips()
+    prepared_after_some_trips()
     first = database.execute(NAMES)
-    prepared_after_ten_trips()
+    with database.round_trip() as trip:
+        trip.send("SELECT generate_series(1, %s::int)", rows)
+    prepared_after_some_trips()
     still = database.execute(NAMES)
 
     now = time.monotonic() + 1.01
     monkeypatch.setattr(wire.time, "monotonic", lambda: now)
-    prepared_after_ten_trips()
+    prepared_after_some_trips()
     later = database.execute(NAMES)
     connection.close()
 
     assert first == still
     assert len(later) == len(first), "none are piled up"
-    assert later != first, "made anew"
+    assert (later == first) == is_kept
 
 
 @task
@@ -142,7 +147,7 @@ def test_a_body_that_discards_plans_costs_the_next_one_nothing(keeping: None) ->
 def test_other_processes_keep_none() -> None:
     connection.close()
 
-    assert prepared_after_ten_trips() == 0
+    assert prepared_after_some_trips() == 0
 
 
 def test_behind_a_pooler_a_worker_keeps_none(keeping: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +160,7 @@ def test_behind_a_pooler_a_worker_keeps_none(keeping: None, monkeypatch: pytest.
         assert behind.connection.info.backend_pid == 1
         monkeypatch.setattr(database, "connection", lambda: behind)
 
-        assert prepared_after_ten_trips() == 0
+        assert prepared_after_some_trips() == 0
 
 
 def test_a_project_may_choose_that_none_are_kept(keeping: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +173,7 @@ def test_a_project_may_choose_that_none_are_kept(keeping: None, monkeypatch: pyt
         chosen.ensure_connection()
         monkeypatch.setattr(database, "connection", lambda: chosen)
 
-        assert prepared_after_ten_trips() == 0
+        assert prepared_after_some_trips() == 0
 
 
 def test_what_a_project_has_chosen_stays(keeping: None) -> None:

@@ -153,6 +153,7 @@ def test_statements_outside_a_body_are_seen_by_whoever_watches() -> None:
 
 def test_a_broken_transaction_takes_nothing_more() -> None:
     with transaction.atomic():
+        assert database.execute("SELECT 1")
         connection.set_rollback(True)
         with pytest.raises(TransactionManagementError):
             database.execute("SELECT 1")
@@ -175,11 +176,15 @@ def test_a_transaction_that_psycopg_has_still_to_begin_is_begun_by_it() -> None:
     with transaction.atomic():
         tasks.adds.delay(1)
         transaction.set_rollback(True)
+    assert not Task.objects.exists()
+
+    kept = tasks.adds.delay(1)
     with transaction.atomic():
-        tasks.adds.delay_many([(1,)])
+        with database.round_trip() as trip:
+            trip.send("DELETE FROM cq_task")
         transaction.set_rollback(True)
 
-    assert not Task.objects.exists()
+    assert Task.objects.get().pk == kept.pk
 
 
 def test_a_list_with_a_wrong_call_makes_nothing_in_an_open_transaction_either() -> None:

@@ -54,9 +54,9 @@ def rounds(transactional_db: None, loop: asyncio.AbstractEventLoop) -> Iterator[
     """Give a function that starts the engine thread of a process, without a keeper that would wake it now and then."""
     started: list[Rounds] = []
 
-    def start(*queues: str, threads: int = 2) -> Rounds:
-        new = ClosingRounds(make.process(), WorkerOptions(queues or None, threads=threads))
-        new.bodies = Bodies(threads=threads, ahead=0, coroutines=10, marks=Marks(), loop=loop, ended=new.put)
+    def start(*queues: str, threads: int = 2, ahead: int = 0, suspects: bool = False) -> Rounds:
+        new = ClosingRounds(make.process(), WorkerOptions(queues or None, threads=threads), suspects=suspects)
+        new.bodies = Bodies(threads=threads, ahead=ahead, coroutines=10, marks=Marks(), loop=loop, ended=new.put)
         new.start()
         started.append(new)
         return new

@@ -8,7 +8,8 @@ from django.db.models import Sum
 
 from cq import engine, notifier
 from cq.models import Statistic, Task
-from tests import fault_tasks
+from cq.worker.rounds import Rounds
+from tests import fault_tasks, tasks
 from tests.processes import query, until
 
 
@@ -55,6 +56,35 @@ def test_a_body_that_has_ended_is_written_at_once(rounds):
 
     task.refresh_from_db()
     assert (task.finished_at - task.started_at).total_seconds() < 1
+
+
+def test_bodies_that_have_written_their_end_wake_the_engine_thread_only_to_claim(rounds, monkeypatch):
+    """Each is announced, counted and unmarked all the same."""
+    begun, announced = [], set()
+    round_, announce = Rounds._round, notifier.announce
+    monkeypatch.setattr(Rounds, "_round", lambda self: (begun.append(1), round_(self)))
+    monkeypatch.setattr(notifier, "announce", lambda ids: (announced.update(ids), announce(ids)))
+    made = tasks.writes_group.delay_many([(f"{number}",) for number in range(200)])
+
+    worker = rounds("default", threads=1, ahead=50)
+    until(lambda: are_done(*made), 20)
+    until(lambda: len(announced) == len(made), 5)
+
+    assert len(begun) < len(made) / 2
+    assert worker.bodies.marks.started() == []
+    worker.stop(0.0)
+    assert worker.is_done.wait(5)
+    assert Statistic.objects.aggregate(n=Sum("count"))["n"] == len(made)
+
+
+def test_a_process_for_suspects_ends_as_soon_as_they_have(rounds):
+    suspect = tasks.writes_group.delay("once")
+    Task.objects.filter(pk=suspect.pk).update(crashes=1)
+
+    worker = rounds("default", threads=2, suspects=True)
+
+    assert worker.is_done.wait(2)
+    assert are_done(suspect)
 
 
 @pytest.mark.parametrize("queues", [["default"], []], ids=["one queue", "any queue"])

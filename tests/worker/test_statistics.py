@@ -63,14 +63,17 @@ def test_they_say_how_long_bodies_ran_and_how_long_they_had_been_due(rounds):
     assert 2 ** (row.bucket - 1) <= row.run_seconds * 1000 < 2**row.bucket
 
 
-def test_a_worker_says_them_every_few_seconds(rounds, monkeypatch):
+@pytest.mark.parametrize(
+    ("call", "args"), [(fault_tasks.dry, ()), (fault_tasks.leaf, (0.3,))], ids=["dry", "with a transaction"]
+)
+def test_a_worker_says_them_every_few_seconds(rounds, monkeypatch, call, args):
     monkeypatch.setattr("cq.worker.statistics._EVERY", 0.2)
-    fault_tasks.dry.delay()
     rounds("default")
+    call.delay(*args)
 
     until(Statistic.objects.exists, 5)
 
-    assert counted() == {("fault.dry", "success"): 1}
+    assert counted() == {(call.name, "success"): 1}
 
 
 @pytest.mark.chaos
