@@ -24,13 +24,20 @@ def connection() -> BaseDatabaseWrapper:
     return connections[alias()]
 
 
+def _connected() -> BaseDatabaseWrapper:
+    """Return this thread's connection, open, and found alive if the project wants that looked at (`CONN_HEALTH_CHECKS`)."""
+    own = connection()
+    own.close_if_health_check_failed()
+    own.ensure_connection()
+    return own
+
+
 def execute(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Send one statement; return its rows, or an empty list where it has none.
 
     Whoever watches the connection (a body's transaction, `assertNumQueries`, a debug toolbar) sees it.
     """
-    own = connection()
-    own.ensure_connection()
+    own = _connected()
     if not _is_watched(own) and wire.is_free(own.connection):
         own.validate_no_broken_transaction()
         with own.wrap_database_errors:
@@ -53,8 +60,7 @@ class _OneByOne:
 @contextmanager
 def together() -> Iterator[RoundTrip | _OneByOne]:
     """Send several statements: true together or not at all, in the open transaction too; in one round trip if nobody watches."""
-    own = connection()
-    own.ensure_connection()
+    own = _connected()
     if _is_watched(own):
         with atomic():
             yield _OneByOne()
@@ -73,8 +79,7 @@ def round_trip(*, commits: bool = False) -> Iterator[RoundTrip]:
 
     With `commits`, that transaction ends with them; Django's own commit then finds nothing left to do, and runs what waits for it.
     """
-    own = connection()
-    own.ensure_connection()
+    own = _connected()
     raw: Any = own.connection
     is_whole = not own.in_atomic_block
     with own.wrap_database_errors:

@@ -18,7 +18,7 @@ from django.db import DataError
 
 from cq import database, notifier, sql, states
 from cq.conf import conf
-from cq.exceptions import DuplicateSubmitError, Fenced, TaskGone, TooLarge
+from cq.exceptions import DuplicateSubmitError, Fenced, NotAllowedHere, TaskGone, TooLarge
 from cq.failpoints import failpoint
 from cq.new import NewTask
 from cq.outcome import Claimed, Count, Moved, Outcome
@@ -338,6 +338,37 @@ def revoke(ids: Sequence[UUID], *, reason: str, terminate: bool = False) -> list
         if revoked:
             database.execute(sql.ASK, *[revoked] * 3)
     return revoked
+
+
+def reopen(task_id: UUID) -> list[Moved]:
+    """Reopen all at and below a task that ended otherwise than in SUCCESS, with what is above and after it; return what moved.
+
+    `NotAllowedHere` says what forbids it. What is above is locked with it, so that no parent ends meanwhile.
+    """
+    with database.read_committed():
+        database.execute(sql.LOCK_IN_ORDER, list(_reopening(task_id)))
+        targets = {found: target for found, target in _reopening(task_id).items() if target}
+        if not targets:
+            return []
+        _refuse_to_reopen(task_id)
+        rows = database.execute(sql.REOPEN, list(targets), list(targets.values()))
+        failpoint("reopen.swapped")
+    moved = [Moved(moved_id, Status(status), queue) for moved_id, status, queue in rows]
+    database.on_commit(lambda: notifier.wake({row.queue for row in moved}))
+    return moved
+
+
+def _reopening(task_id: UUID) -> dict[UUID, str | None]:
+    return dict(database.execute(sql.REOPENING, *[task_id] * 3))
+
+
+def _refuse_to_reopen(task_id: UUID) -> None:
+    for why, other, status in database.execute(sql.FORBIDS, *[task_id] * 3):
+        raise NotAllowedHere(
+            f"Task {task_id} is below task {other}, which ended in {status} whatever became of its subtasks."
+            if why == "above"
+            else f"Task {task_id} comes after task {other}, which ended in {status}. Retry that one; this one follows it."
+        )
 
 
 def unfinished_after(ids: Sequence[UUID]) -> list[UUID]:

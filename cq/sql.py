@@ -442,6 +442,85 @@ UPDATE cq_task t SET status = {_QUEUED_OR_SCHEDULED}, run_after = due, args = %s
 RETURNING t.queue
 """
 
+_UNSTARTED = "status = 'REVOKED' AND claims = 0 AND previous_id IS NOT NULL"
+_HAD_RETURNED = "status = 'REVOKED' AND outcome = 'success'"
+
+# What would be reopened with this task, and as what; and what is only to be locked with it: the task itself, and all above it.
+REOPENING = f"""
+WITH RECURSIVE below AS (
+    SELECT id, status, outcome, claims, parent_id, previous_id FROM cq_task WHERE id = %s
+    UNION
+    SELECT c.* FROM below, LATERAL (
+        SELECT t.id, t.status, t.outcome, t.claims, t.parent_id, t.previous_id FROM cq_task t
+         WHERE t.parent_id = below.id AND below.status <> 'SUCCESS' OFFSET 0) AS c),
+above AS (
+    SELECT p.id, p.status, p.parent_id FROM cq_task t JOIN cq_task p ON p.id = t.parent_id WHERE t.id = %s
+    UNION
+    SELECT p.id, p.status, p.parent_id FROM above JOIN cq_task p ON p.id = above.parent_id),
+own AS (
+    SELECT id, CASE WHEN status = 'SKIPPED' OR {_UNSTARTED} THEN 'PENDING'
+                    WHEN status = 'INCOMPLETE' OR {_HAD_RETURNED} THEN 'WAITING' ELSE 'QUEUED' END AS target
+      FROM below WHERE status IN ({_UNSUCCESSFUL})),
+raised AS (SELECT id FROM above WHERE status IN ({_TERMINAL}) AND EXISTS (SELECT 1 FROM own)),
+after AS (
+    SELECT n.id FROM cq_task n
+     WHERE n.previous_id = ANY(ARRAY(SELECT id FROM own UNION ALL SELECT id FROM raised)) AND n.status = 'SKIPPED'
+    UNION
+    SELECT n.id FROM after, LATERAL (
+        SELECT t.id FROM cq_task t WHERE t.previous_id = after.id AND t.status = 'SKIPPED' OFFSET 0) AS n)
+SELECT id, target FROM own
+UNION SELECT id, 'WAITING' FROM raised
+UNION SELECT id, 'PENDING' FROM after
+UNION SELECT id, NULL FROM above WHERE NOT id = ANY(ARRAY(SELECT id FROM raised))
+UNION SELECT id, NULL FROM below WHERE id = %s AND NOT id = ANY(ARRAY(SELECT id FROM own))
+"""
+
+# Lock these, one after the other: the only place where somebody waits for tasks while holding some.
+LOCK_IN_ORDER = "SELECT id FROM cq_task WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE"
+
+# What forbids to reopen a task: a parent above it that has ended well all the same, or a predecessor that did not.
+FORBIDS = f"""
+WITH RECURSIVE above AS (
+    SELECT id, parent_id, status FROM cq_task WHERE id = %s
+    UNION
+    SELECT p.id, p.parent_id, p.status FROM above JOIN cq_task p ON p.id = above.parent_id)
+SELECT 'above', id, status FROM above WHERE id <> %s AND status = 'SUCCESS'
+UNION ALL
+SELECT 'before', before.id, before.status FROM cq_task t JOIN cq_task before ON before.id = t.previous_id
+ WHERE t.id = %s AND (t.status = 'SKIPPED' OR t.{_UNSTARTED.replace("AND ", "AND t.")})
+   AND before.status IN ({_UNSUCCESSFUL}) AND (before.status = 'REVOKED' OR NOT t.force_chain)
+"""
+
+# Reopen tasks: bodies that had not returned run again, with fresh budgets; the others wait for what is below or before them.
+REOPEN = f"""
+WITH chosen AS MATERIALIZED (SELECT * FROM unnest(%s::uuid[], %s::text[]) AS c(id, target)),
+past AS (
+    INSERT INTO cq_pastattempt (task_id, number, started_at, ended_at, worker, outcome, error, exception, traceback)
+    SELECT t.id, t.attempt, t.started_at, t.ended_at, t.worker, t.outcome,
+           CASE WHEN t.outcome = 'crashed' THEN 'The worker process died.' WHEN t.outcome IN ('error', 'timeout') THEN t.error END,
+           CASE WHEN t.outcome IN ('error', 'timeout') THEN t.exception END,
+           CASE WHEN t.outcome IN ('error', 'timeout') THEN t.traceback END
+      FROM chosen JOIN cq_task t USING (id) WHERE target = 'QUEUED' AND t.outcome IS NOT NULL ON CONFLICT DO NOTHING),
+moved AS (
+    UPDATE cq_task t
+       SET status = target, finished_at = NULL, reason = NULL, terminate = false, start_by = NULL, prune_after = NULL,
+           retries = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.retries END,
+           crashes = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.crashes END,
+           transients = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.transients END,
+           outcome = CASE WHEN target = 'QUEUED' THEN NULL ELSE t.outcome END,
+           run_after = CASE WHEN target = 'QUEUED' THEN {NOW} ELSE t.run_after END
+      FROM chosen
+     WHERE t.id = chosen.id AND (target = 'QUEUED' AND t.status IN ({states.REOPEN.guard})
+        OR target = 'WAITING' AND t.status IN ({states.REOPEN_PARENT.guard})
+        OR target = 'PENDING' AND t.status IN ({states.REOPEN_SUCCESSOR.guard}))
+    RETURNING t.id, t.status, t.queue, t.previous_id),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM moved WHERE status = 'WAITING'
+    UNION SELECT previous_id FROM moved WHERE status = 'PENDING' AND previous_id IS NOT NULL)
+SELECT id, status, queue FROM moved
+"""
+
 # Show a worker's sign of life; no row: it was declared dead.
 HEARTBEAT = f"""
 UPDATE cq_worker SET lease_until = {NOW} + make_interval(secs => %s) WHERE id = %s AND lease_until > {NOW} RETURNING id

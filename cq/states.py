@@ -137,7 +137,7 @@ REOPEN = _transition("reopen", {Status.FAILURE, Status.LOST, Status.EXPIRED, Sta
 # … or had returned and does not, only its subtasks do …
 REOPEN_PARENT = _transition("reopen_parent", {Status.INCOMPLETE, Status.REVOKED}, Status.WAITING)
 # … or is held back again by its predecessor.
-REOPEN_SUCCESSOR = _transition("reopen_successor", {Status.SKIPPED}, Status.PENDING)
+REOPEN_SUCCESSOR = _transition("reopen_successor", {Status.SKIPPED, Status.REVOKED}, Status.PENDING)
 
 TRANSITIONS = (
     ENQUEUE,

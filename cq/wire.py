@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -94,6 +95,10 @@ class Plans:
         name = self._names[text, types] = b"cq_%d" % self._number
         return name, True
 
+    def forget(self, names: Collection[bytes]) -> None:
+        """Do without these plans: it is not known whether they were made."""
+        self._names = {key: name for key, name in self._names.items() if name not in names}
+
 
 _plans: WeakKeyDictionary[Any, Plans] = WeakKeyDictionary()
 
@@ -101,6 +106,14 @@ _plans: WeakKeyDictionary[Any, Plans] = WeakKeyDictionary()
 def keep_plans(raw: Any) -> None:
     """Let PostgreSQL keep plans for this connection; there must be nobody in between who gives it another session."""
     _plans[raw] = Plans()
+
+
+def _plans_of(raw: Any) -> Plans | None:
+    """Return a connection's plans; a project that lets psycopg prepare statements on it has said that it may have some."""
+    plans = _plans.get(raw)
+    if plans is None and raw.prepare_threshold is not None:
+        plans = _plans[raw] = Plans()
+    return plans
 
 
 @lru_cache(maxsize=256)
@@ -121,9 +134,14 @@ def is_free(raw: Any) -> bool:
 
 def ask(raw: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Send one statement and return its rows."""
+    pgconn, text = raw.pgconn, _compiled(statement)
     transformer = Transformer.from_context(raw)
     values = transformer.dump_sequence(parameters, _FORMATS[: len(parameters)])
-    raw.pgconn.send_query_params(_compiled(statement), values, transformer.types, transformer.formats)
+    name = _planned(raw, text, transformer.types)
+    if name is None:
+        pgconn.send_query_params(text, values, transformer.types, transformer.formats)
+    else:
+        pgconn.send_query_prepared(name, values, transformer.formats)
     try:
         (result,) = _wait(raw, _results(raw.pgconn, 1))
     except BaseException:
@@ -131,7 +149,25 @@ def ask(raw: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, 
             _wait(raw, _results(raw.pgconn, 1))
         raise
     _check(raw, result)
+    if name is not None:
+        _plans[raw].rows += result.ntuples
     return _rows_of(result, transformer)
+
+
+def _planned(raw: Any, text: bytes, types: Any) -> bytes | None:
+    """Return the name of the plan for a single statement, where the project wants such."""
+    plans = _plans_of(raw) if raw.prepare_threshold is not None else None
+    if plans is None:
+        return None
+    for outdated in plans.outdated():
+        _check(raw, raw.pgconn.exec_(b"DEALLOCATE " + outdated))
+    name, is_new = plans.find(text, types)
+    if is_new and name is not None:
+        prepared = raw.pgconn.prepare(name, text, types)
+        if prepared.status == _FAILED:
+            plans.forget([name])
+        _check(raw, prepared)
+    return name
 
 
 class RoundTrip:
@@ -144,7 +180,8 @@ class RoundTrip:
         self._replies: list[Reply] = []
         self._received = 0
         self._is_synced = False
-        self._plans = _plans.get(raw)
+        self._plans = _plans_of(raw)
+        self._new_plans: set[bytes] = set()
         self._pgconn.enter_pipeline_mode()
         for name in self._plans.outdated() if self._plans else ():
             self.send_unplanned(f"DEALLOCATE {name.decode()}")
@@ -156,6 +193,7 @@ class RoundTrip:
         types, formats = self._transformer.types, self._transformer.formats
         name, is_new = self._plans.find(text, types) if self._plans else (None, False)
         if is_new and name is not None:
+            self._new_plans.add(name)
             self._pgconn.send_prepare(name, text, types)
             self._expect()
         if name is None:
@@ -197,6 +235,8 @@ class RoundTrip:
 
     def abandon(self) -> None:
         """Leave the connection as it was found, whatever came of the statements."""
+        if self._plans:
+            self._plans.forget(self._new_plans)
         if self._pgconn.status == pq.ConnStatus.OK and self._pgconn.pipeline_status != pq.PipelineStatus.OFF:
             self._sync()
             _wait(self._raw, _rest(self._pgconn))
@@ -231,7 +271,8 @@ def _wait(raw: Any, results: Generator[Any, Any, list[Any]]) -> list[Any]:
     except psycopg.Error:
         raise
     except BaseException:
-        raw.cancel_safe()
+        with suppress(psycopg.Error):  # what came in between counts, not that
+            raw.cancel_safe()
         raise
 
 

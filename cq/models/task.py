@@ -20,10 +20,11 @@ from django.db.models.functions import Now
 from cq import current, database, engine, notifier, settle, states, waiter
 from cq.call import Arguments, call_of
 from cq.definition import encode
-from cq.exceptions import DuplicateSubmitError, NotAllowedHere, TaskFailed, TaskFinished, TaskGone
+from cq.exceptions import DuplicateSubmitError, InvalidArguments, NotAllowedHere, TaskFailed, TaskFinished, TaskGone
 from cq.fields import ArgumentsField, Encoded, EncodedField, InstanceField, ResultField
 from cq.ids import uuid7
 from cq.models.manager import StoredManager
+from cq.registry import find as find_definition
 from cq.registry import get as get_definition
 from cq.states import Status
 
@@ -264,7 +265,8 @@ class Task(models.Model):
             task = cls.__new__(cls)
             state = ModelState()
             state.adding, state.db = False, first._state.db
-            task.__dict__.update(common, _state=state, id=task_id, args=Encoded(args))
+            task.__dict__ = values = common.copy()
+            values["_state"], values["id"], values["args"] = state, task_id, Encoded(args)
             tasks.append(task)
         return tasks
 
@@ -382,6 +384,31 @@ class Task(models.Model):
     async def arevoke(self, terminate: bool = False) -> bool:
         """Do what `revoke` does, in a coroutine."""
         return await sync_to_async(self.revoke)(terminate)
+
+    def retry(self) -> bool:
+        """Reopen all at and below this task that ended otherwise than in SUCCESS; True if anything was.
+
+        Bodies that had returned do not run again, the others do, with fresh budgets. What is above waits again, and so do skipped
+        tasks behind. `NotAllowedHere` says why it cannot be; then nothing is changed.
+        """
+        self._refuse_what_was_never_submitted()
+        reopened = engine.reopen(self.id)
+        self.refresh_from_db()
+        return bool(reopened)
+
+    async def aretry(self) -> bool:
+        """Do what `retry` does, in a coroutine."""
+        return await sync_to_async(self.retry)()
+
+    def _refuse_what_was_never_submitted(self) -> None:
+        self.refresh_from_db()
+        definition = find_definition(self.name)
+        if self.status != Status.REVOKED or self.claims or self.previous_id or definition is None:
+            return
+        try:
+            definition.bind(self.args, self.kwargs)
+        except InvalidArguments as error:
+            raise NotAllowedHere(f"Task {self.id} was revoked before it was submitted: {error}") from None
 
 
 def revoke(tasks: Sequence[Task], *, terminate: bool = False) -> bool:

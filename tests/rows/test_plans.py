@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import DataError, connection, connections
 from django.db.backends.signals import connection_created
 
 from cq import database, engine, executor, task, wire
@@ -104,6 +104,16 @@ def test_plans_are_kept_for_a_second_or_while_little_comes(
     assert (later == first) == is_kept
 
 
+def test_a_plan_that_was_not_made_because_of_an_error_is_not_missed(keeping: None) -> None:
+    connection.close()
+    for number in (1, 1, 0, 1, 1):
+        with suppress(DataError), database.round_trip() as trip:
+            trip.send("SELECT 1 / %s::int", number)
+            trip.send("SELECT 'behind it', %s::text", "x")
+    assert database.execute("SELECT 1 FROM pg_prepared_statements WHERE statement LIKE '%%behind it%%'") == [(1,)]
+    connection.close()
+
+
 @task
 def makes_many(cqt: Any, number: int) -> None:
     cqt.subtask_many(tasks.adds, [(n,) for n in range(number)])
@@ -186,3 +196,28 @@ def test_what_a_project_has_chosen_stays(keeping: None) -> None:
         chosen.ensure_connection()
 
         assert chosen.connection.prepare_threshold == 99
+
+
+def test_a_project_that_lets_psycopg_prepare_statements_has_plans_for_its_calls_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen: Any = connections["default"].copy()
+    chosen.settings_dict = {
+        **chosen.settings_dict,
+        "OPTIONS": {**chosen.settings_dict["OPTIONS"], "prepare_threshold": 2},
+    }
+    inserts = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%INSERT INTO cq_task%%'"
+    with closing(chosen):
+        chosen.ensure_connection()
+        monkeypatch.setattr(database, "connection", lambda: chosen)
+        for _ in range(5):
+            tasks.adds.delay(1)
+        assert database.execute(inserts) == [(1,)]
+
+        now = time.monotonic() + 1.01
+        monkeypatch.setattr(wire.time, "monotonic", lambda: now)
+        for _ in range(50):
+            tasks.adds.delay(1)
+        assert database.execute(inserts) == [(1,)], "made anew, and none are piled up"
+
+    assert Task.objects.count() == 55

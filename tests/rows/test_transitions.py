@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from cq import engine, outcome, settle, states
+from cq import database, engine, outcome, settle, sql, states
 from cq.exceptions import DuplicateSubmitError
 from cq.models import Process, Task
 from cq.outcome import Outcome
@@ -133,6 +133,14 @@ def revoked_from_before(status: Status) -> UUID:
     return settled_predecessor(status, Status.REVOKED, created_at=make.ago(60))
 
 
+def reopened(target: Status) -> Callable[[Status], UUID]:
+    def act(status: Status) -> UUID:
+        task = row(status)
+        return unchanged_unless(task.id, lambda: database.execute(sql.REOPEN, [task.id], [target.value]))
+
+    return act
+
+
 S = Status
 WAYS = [
     Way(states.RELEASE, "settle", {S.PENDING: S.QUEUED}, lambda s: settled_predecessor(s, S.SUCCESS)),
@@ -174,8 +182,16 @@ WAYS = [
     Way(states.REVOKE, "revoke", dict.fromkeys(states.UNFINISHED, S.REVOKED), revoked),
     Way(states.REVOKE, "parent", dict.fromkeys(states.UNFINISHED, S.REVOKED), revoked_from_above),
     Way(states.REVOKE, "predecessor", {S.PENDING: S.REVOKED}, revoked_from_before),
+    Way(states.REOPEN, "reopen", dict.fromkeys(states.REOPEN.sources, S.QUEUED), reopened(S.QUEUED)),
+    Way(states.REOPEN_PARENT, "reopen", dict.fromkeys(states.REOPEN_PARENT.sources, S.WAITING), reopened(S.WAITING)),
+    Way(
+        states.REOPEN_SUCCESSOR,
+        "reopen",
+        dict.fromkeys(states.REOPEN_SUCCESSOR.sources, S.PENDING),
+        reopened(S.PENDING),
+    ),
 ]
-NOT_BUILT_YET = {states.SUSPEND, states.EXPIRE, states.REOPEN, states.REOPEN_PARENT, states.REOPEN_SUCCESSOR}
+NOT_BUILT_YET = {states.SUSPEND, states.EXPIRE}
 
 
 @pytest.mark.parametrize("status", Status)

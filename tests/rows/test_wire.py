@@ -129,6 +129,23 @@ def test_a_lost_connection_is_an_operational_error() -> None:
     assert is_usable()
 
 
+@pytest.mark.parametrize(
+    "call", [lambda: tasks.adds.delay(1), lambda: tasks.adds.delay_many([(1,)])], ids=["one", "many"]
+)
+def test_a_connection_that_died_between_requests_is_replaced_if_the_project_wants_that(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.ensure_connection()
+    with suppress(OperationalError), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    monkeypatch.setattr(database.connection(), "health_check_enabled", True)
+    monkeypatch.setattr(database.connection(), "health_check_done", False)
+
+    call()
+
+    assert Task.objects.count() == 1
+
+
 def test_more_than_the_buffers_hold_goes_both_ways() -> None:
     long = "x" * 3_000_000
     with database.round_trip() as trip:
