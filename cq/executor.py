@@ -37,7 +37,8 @@ logger = logging.getLogger("cq.task")
 
 # How often a task is run again because of a conflict in the database, and because its connection was lost.
 _MOST_RERUNS = {"error": 5, "interrupted": 20}
-_CONFLICTS = {"40001", "40P01"}
+# 26000: a plan of ours is gone, because the body has dropped it or a pooler has given us another session.
+_CONFLICTS = {"40001", "40P01", "26000"}
 _LOST = {"57P01", "57P02", "57P03"}
 _MARK_IS_GONE = {"3B001", "25P01"}
 

@@ -77,11 +77,15 @@ class Plans:
         if time.monotonic() < self._until or self.rows < _KEEP_PLANS_WITHIN:
             return []
         names = list(self._names.values())
+        self.clear()
+        return names
+
+    def clear(self) -> None:
+        """Begin again; numbers go on."""
         self._names.clear()
         self._uses.clear()
         self._until = time.monotonic() + _KEEP_PLANS_FOR
         self.rows = 0
-        return names
 
     def find(self, text: bytes, types: Any) -> tuple[bytes | None, bool]:
         """Return the name of a statement's plan, if it has or is worth one, and whether it is new."""
@@ -108,14 +112,6 @@ def keep_plans(raw: Any) -> None:
     _plans[raw] = Plans()
 
 
-def _plans_of(raw: Any) -> Plans | None:
-    """Return a connection's plans; a project that lets psycopg prepare statements on it has said that it may have some."""
-    plans = _plans.get(raw)
-    if plans is None and raw.prepare_threshold is not None:
-        plans = _plans[raw] = Plans()
-    return plans
-
-
 @lru_cache(maxsize=256)
 def _compiled(statement: str) -> bytes:
     """Return a statement with PostgreSQL's own placeholders."""
@@ -125,11 +121,14 @@ def _compiled(statement: str) -> bytes:
 
 
 def is_free(raw: Any) -> bool:
-    """Say whether a statement can be sent now: nothing is under way, and psycopg has no BEGIN to send first."""
+    """Say whether a statement can be sent now: nothing is under way, and psycopg has no BEGIN to send first.
+
+    Nor shall psycopg prepare statements: then it knows best, and it drops all that are prepared after a rollback, ours too.
+    """
     pgconn = raw.pgconn
     status = pgconn.transaction_status
     is_begun = status == pq.TransactionStatus.INTRANS or (status == pq.TransactionStatus.IDLE and raw.autocommit)
-    return bool(is_begun and pgconn.pipeline_status == pq.PipelineStatus.OFF)
+    return bool(raw.prepare_threshold is None and is_begun and pgconn.pipeline_status == pq.PipelineStatus.OFF)
 
 
 def ask(raw: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -137,11 +136,7 @@ def ask(raw: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, 
     pgconn, text = raw.pgconn, _compiled(statement)
     transformer = Transformer.from_context(raw)
     values = transformer.dump_sequence(parameters, _FORMATS[: len(parameters)])
-    name = _planned(raw, text, transformer.types)
-    if name is None:
-        pgconn.send_query_params(text, values, transformer.types, transformer.formats)
-    else:
-        pgconn.send_query_prepared(name, values, transformer.formats)
+    pgconn.send_query_params(text, values, transformer.types, transformer.formats)
     try:
         (result,) = _wait(raw, _results(raw.pgconn, 1))
     except BaseException:
@@ -149,25 +144,7 @@ def ask(raw: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, 
             _wait(raw, _results(raw.pgconn, 1))
         raise
     _check(raw, result)
-    if name is not None:
-        _plans[raw].rows += result.ntuples
     return _rows_of(result, transformer)
-
-
-def _planned(raw: Any, text: bytes, types: Any) -> bytes | None:
-    """Return the name of the plan for a single statement, where the project wants such."""
-    plans = _plans_of(raw) if raw.prepare_threshold is not None else None
-    if plans is None:
-        return None
-    for outdated in plans.outdated():
-        _check(raw, raw.pgconn.exec_(b"DEALLOCATE " + outdated))
-    name, is_new = plans.find(text, types)
-    if is_new and name is not None:
-        prepared = raw.pgconn.prepare(name, text, types)
-        if prepared.status == _FAILED:
-            plans.forget([name])
-        _check(raw, prepared)
-    return name
 
 
 class RoundTrip:
@@ -180,7 +157,7 @@ class RoundTrip:
         self._replies: list[Reply] = []
         self._received = 0
         self._is_synced = False
-        self._plans = _plans_of(raw)
+        self._plans = _plans.get(raw)
         self._new_plans: set[bytes] = set()
         self._pgconn.enter_pipeline_mode()
         for name in self._plans.outdated() if self._plans else ():
@@ -254,8 +231,13 @@ class RoundTrip:
             self._pgconn.exit_pipeline_mode()
         replies = self._replies[self._received : number]
         self._received = number
-        for result in results:
-            _check(self._raw, result)
+        try:
+            for result in results:
+                _check(self._raw, result)
+        except errors.InvalidSqlStatementName:  # somebody has dropped it
+            if self._plans:
+                self._plans.clear()
+            raise
         rows = 0
         for reply, result in zip(replies, results, strict=False):
             reply.take(result, self._transformer)

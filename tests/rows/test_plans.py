@@ -8,8 +8,10 @@ from contextlib import closing, suppress
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group
 from django.db import DataError, connection, connections
 from django.db.backends.signals import connection_created
+from django.db.models.functions import Now
 
 from cq import database, engine, executor, task, wire
 from cq.models import Task
@@ -198,13 +200,11 @@ def test_what_a_project_has_chosen_stays(keeping: None) -> None:
         assert chosen.connection.prepare_threshold == 99
 
 
-def test_a_project_that_lets_psycopg_prepare_statements_has_plans_for_its_calls_too(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_project_that_lets_psycopg_prepare_statements_has_them_for_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: Any = connections["default"].copy()
     chosen.settings_dict = {
         **chosen.settings_dict,
-        "OPTIONS": {**chosen.settings_dict["OPTIONS"], "prepare_threshold": 2},
+        "OPTIONS": {**chosen.settings_dict["OPTIONS"], "prepare_threshold": 2, "server_side_binding": True},
     }
     inserts = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%INSERT INTO cq_task%%'"
     with closing(chosen):
@@ -214,10 +214,30 @@ def test_a_project_that_lets_psycopg_prepare_statements_has_plans_for_its_calls_
             tasks.adds.delay(1)
         assert database.execute(inserts) == [(1,)]
 
-        now = time.monotonic() + 1.01
-        monkeypatch.setattr(wire.time, "monotonic", lambda: now)
-        for _ in range(50):
-            tasks.adds.delay(1)
-        assert database.execute(inserts) == [(1,)], "made anew, and none are piled up"
 
-    assert Task.objects.count() == 55
+@task
+def drops_plans(cqt: Any, name: str) -> None:
+    Group.objects.create(name=name)
+    if cqt.attempt == 1:
+        connection.connection.execute("DEALLOCATE ALL")
+
+
+def test_a_body_that_drops_plans_past_django_is_run_again(keeping: None) -> None:
+    connection.close()
+    for number in range(4):
+        tasks.writes_group.delay(f"{number}")
+    dropping = drops_plans.delay("dropped")
+    for claimed in take(process(), 5):
+        executor_outcome = executor.execute(claimed).outcome
+        if executor_outcome is not None:
+            engine.finish([executor_outcome])
+    dropping.refresh_from_db()
+    assert (dropping.status, dropping.error) == ("RETRY", 'prepared statement "cq_1" does not exist')
+
+    Task.objects.filter(pk=dropping.pk).update(run_after=Now())
+    engine.promote()
+    (again,) = take(process())
+    assert executor.execute(again).outcome is None
+
+    assert [task.status for task in Task.objects.all()] == ["SUCCESS"] * 5
+    connection.close()
