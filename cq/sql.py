@@ -451,8 +451,11 @@ WITH RECURSIVE below AS (
     SELECT id, status, outcome, claims, parent_id, previous_id FROM cq_task WHERE id = %s
     UNION
     SELECT c.* FROM below, LATERAL (
-        SELECT t.id, t.status, t.outcome, t.claims, t.parent_id, t.previous_id FROM cq_task t
-         WHERE t.parent_id = below.id AND below.status <> 'SUCCESS' OFFSET 0) AS c),
+        SELECT id, status, outcome, claims, parent_id, previous_id FROM cq_task
+         WHERE parent_id = below.id AND status IN ({_UNSUCCESSFUL})
+        UNION ALL
+        SELECT id, status, outcome, claims, parent_id, previous_id FROM cq_task
+         WHERE parent_id = below.id AND status IN ({_UNFINISHED})) AS c WHERE below.status <> 'SUCCESS'),
 above AS (
     SELECT p.id, p.status, p.parent_id FROM cq_task t JOIN cq_task p ON p.id = t.parent_id WHERE t.id = %s
     UNION

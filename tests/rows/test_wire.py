@@ -17,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from cq import database, wire
 from cq.models import Task
 from tests import tasks
+from tests.processes import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -41,8 +42,7 @@ def interrupt_soon() -> None:
     def watch() -> None:
         with psycopg.connect(**options, autocommit=True) as other:
             look = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
-            while not other.execute(look, (info.backend_pid,)).fetchall():
-                time.sleep(0.001)
+            until(lambda: bool(other.execute(look, (info.backend_pid,)).fetchall()), 10)
         os.kill(pid, signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
