@@ -230,6 +230,25 @@ def test_below_what_has_ended_well_nothing_is_reopened():
     assert states(top, failed, fine, below) == ["WAITING", "QUEUED", "SUCCESS", "FAILURE"]
 
 
+def test_what_ended_well_whatever_became_of_its_subtasks_stays():
+    fine = row(table.Status.SUCCESS)
+    failed = row(table.Status.FAILURE, parent=fine)
+
+    assert fine.retry() is False
+
+    assert states(fine, failed) == ["SUCCESS", "FAILURE"]
+
+
+def test_what_failed_is_found_below_what_still_waits():
+    top = row(table.Status.WAITING)
+    middle = row(table.Status.WAITING, parent=top)
+    failed = row(table.Status.FAILURE, parent=middle)
+
+    assert top.retry() is True
+
+    assert states(top, middle, failed) == ["WAITING", "WAITING", "QUEUED"]
+
+
 def test_above_what_has_ended_well_nothing_is_reopened():
     fine = row(table.Status.SUCCESS, parent=row(table.Status.INCOMPLETE))
 
