@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from math import ceil
 from typing import Any
 
 from django.conf import settings
@@ -55,11 +56,12 @@ class Conf:
     MONITOR_PERMISSION: Any = _key(None, "request -> bool, or its dotted path; None: staff with cq.view_task")
 
     @property
-    def result_ttl(self) -> timedelta | None:
-        """`RESULT_TTL` as a timedelta, or None."""
-        if self.RESULT_TTL is None or isinstance(self.RESULT_TTL, timedelta):
-            return self.RESULT_TTL
-        return timedelta(seconds=self.RESULT_TTL)
+    def result_ttl_seconds(self) -> int | None:
+        """`RESULT_TTL` in whole seconds, or None."""
+        ttl = self.RESULT_TTL
+        if ttl is None:
+            return None
+        return ceil(ttl.total_seconds() if isinstance(ttl, timedelta) else ttl)
 
 
 KEYS = {field.name: field for field in dataclasses.fields(Conf)}

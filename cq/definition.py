@@ -5,14 +5,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from types import FunctionType
+from types import EllipsisType, FunctionType
 from typing import Any
 
-from cq import codec
+from cq import codec, keys
 from cq.conf import conf
 from cq.exceptions import InvalidArguments, InvalidOption
+from cq.keys import Rate
 from cq.new import NewTask
-from cq.options import KEPT, check_priority, check_queue, check_queue_name, route
+from cq.options import (
+    KEPT,
+    check_expires,
+    check_limit,
+    check_on_lost,
+    check_priority,
+    check_queue,
+    check_queue_name,
+    check_rate,
+    check_result_ttl,
+    check_timeout,
+    route,
+)
 from cq.retry import RetryPolicy, validate_policy
 
 
@@ -37,6 +50,14 @@ class Definition:
     takes_task: bool
     atomic: bool
     retry: RetryPolicy
+    timeout: float | None
+    result_ttl: int | EllipsisType | None  # …: as the setting says
+    expires: float | None
+    unique: Any
+    key: Callable[..., str] | None
+    limit: int | None
+    rate: Rate | None
+    on_lost: str
     signature: inspect.Signature = field(repr=False)
 
     @property
@@ -89,6 +110,7 @@ class Definition:
         """Make the row of a call that is bound already; the options are checked."""
         run_after = options.get("run_after")
         args_text, kwargs_text = encode(args, kwargs)
+        key = self.key_of(args, kwargs, options)
         return NewTask(
             name=self.name,
             args=args_text,
@@ -101,7 +123,42 @@ class Definition:
             options={name: options[name] for name in KEPT if name in options} or None,
             created_by=options.get("created_by"),
             subject=options.get("subject"),
+            result_ttl=self._result_ttl(options),
+            expires=options.get("expires", self.expires),
+            at_most_once=options.get("on_lost", self.on_lost) == "fail",
+            unique_key=self.unique_key_of(args, kwargs, options),
+            replace=options.get("replace", ()),
+            key=key,
+            key_limit=None if key is None else options.get("limit", self.limit),
+            rate=None if key is None else options.get("rate", self.rate),
+            is_coroutine=key is not None and self.is_coroutine,
         )
+
+    def _result_ttl(self, options: Mapping[str, Any]) -> int | None:
+        given = options.get("result_ttl", self.result_ttl)
+        return conf().result_ttl_seconds if given is ... else given
+
+    def unique_key_of(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+        """Return what a call is unique by, None if it is not; what is held back is so from its submit on."""
+        if "unique_key" in options:
+            given: str = options["unique_key"]
+            return given
+        if self.unique is None or not options.get("submit", True):
+            return None
+        bound = self.signature.bind(*((None, *args) if self.takes_task else args), **kwargs)
+        if self.takes_task:
+            bound.arguments.pop(next(iter(bound.arguments)))
+        return keys.unique_key(self.unique, bound, args, kwargs)
+
+    def key_of(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+        """Return what a call is counted by: its key, or where there is only a limit or a rate, the function's name."""
+        if "key" in options:
+            given: str = options["key"]
+            return given
+        if self.key is not None and options.get("submit", True):
+            return keys.key(self.key, args, kwargs)
+        is_counted = (options.get("limit", self.limit) or options.get("rate", self.rate)) is not None
+        return self.name if is_counted else None
 
     def policy(self, kept: Mapping[str, Any] | None) -> RetryPolicy:
         """Return the retry policy of one row: what was given at its call, else the decorator's."""
@@ -134,6 +191,14 @@ def define(
     retries: int,
     retry_exceptions: Any,
     backoff: Any,
+    timeout: Any,
+    result_ttl: Any,
+    expires: Any,
+    unique: Any,
+    key: Any,
+    limit: Any,
+    rate: Any,
+    on_lost: Any,
 ) -> Definition:
     """Check a function and its options; `InvalidOption` says what cannot be a task, and how to do it."""
     _refuse_what_cannot_be_found_again(func)
@@ -161,6 +226,14 @@ def define(
         takes_task=takes_task,
         atomic=not is_coroutine if atomic is None else atomic,
         retry=validate_policy(retries, retry_exceptions, backoff),
+        timeout=check_timeout(timeout),
+        result_ttl=result_ttl if result_ttl is ... else check_result_ttl(result_ttl),
+        expires=check_expires(expires),
+        unique=keys.check_unique(unique),
+        key=keys.check_key(key),
+        limit=check_limit(limit),
+        rate=check_rate(rate),
+        on_lost=check_on_lost(on_lost),
         signature=signature,
     )
 

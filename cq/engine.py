@@ -44,7 +44,7 @@ class Inserted(NamedTuple):
 
 def enqueue(new: NewTask) -> Inserted:
     """Insert a task in the caller's transaction; workers hear of it when that commits."""
-    if new.is_due:
+    if new.is_plain:
         rows = database.execute(sql.ENQUEUE_ONE, new.id, new.args, new.kwargs, *_shared(new))
     else:
         rows = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args)], new.kwargs))
@@ -72,13 +72,19 @@ def enqueue_many(like: NewTask, rows: Iterable[Row]) -> list[tuple[Inserted, lis
 
 
 def _shared(new: NewTask) -> tuple[Any, ...]:
-    return new.name, new.queue, new.priority, new.options and json.dumps(new.options), new.created_by, new.subject
+    options = new.options and json.dumps(new.options)
+    return new.name, new.queue, new.priority, options, new.created_by, new.subject, new.result_ttl
+
+
+def _rules(new: NewTask) -> tuple[Any, ...]:
+    starts, seconds = (new.rate.starts, new.rate.seconds) if new.rate else (None, None)
+    return new.expires, new.at_most_once, new.unique_key, new.key, new.key_limit, starts, seconds, new.is_coroutine
 
 
 def _alike(like: NewTask, rows: Sequence[Row], kwargs: str) -> tuple[Any, ...]:
     ids = _array([str(task_id) for task_id, _ in rows])
     args = f"[{','.join([text for _, text in rows])}]"
-    return like.delay, like.run_after, *_shared(like), like.held, kwargs, ids, args
+    return like.delay, like.run_after, *_shared(like), like.held, *_rules(like), kwargs, ids, args
 
 
 def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
@@ -93,10 +99,10 @@ def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
 
 
 def _insert_behind_unfinished(new: Sequence[NewTask]) -> list[Inserted]:
-    if len(new) != 1:
+    if len(new) != 1 or new[0].has_rules:
         return []
     one = new[0]
-    own = (one.id, one.args, one.kwargs, *_shared(one), one.force_chain, one.pass_result, one.delay, one.run_after)
+    own = (one.id, one.args, one.kwargs, *_shared(one)[:-1], one.force_chain, one.pass_result, one.delay, one.run_after)
     return [Inserted(*row) for row in database.execute(sql.ENQUEUE_NEXT_ONE, one.previous_id, *own)]
 
 
@@ -395,12 +401,11 @@ def enter_worker(
     queues: Sequence[str] | None,
     names: Sequence[str],
     slots: int,
+    coroutines: int,
 ) -> None:
     """Put a worker on the register, with its first lease."""
-    served = json.dumps(queues and list(queues))
-    database.execute(
-        sql.ENTER_WORKER, worker_id, host, pid, version, served, json.dumps(list(names)), slots, conf().LEASE
-    )
+    served, known = json.dumps(queues and list(queues)), json.dumps(list(names))
+    database.execute(sql.ENTER_WORKER, worker_id, host, pid, version, served, known, slots, coroutines, conf().LEASE)
 
 
 def enter_process(process_id: UUID, worker_id: UUID, pid: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from types import EllipsisType
 from typing import Any, overload
 
 from asgiref.sync import sync_to_async
@@ -111,6 +113,14 @@ def task(
     retries: int = 0,
     retry_exceptions: Any = (),
     backoff: Any = "exponential",
+    timeout: timedelta | float | None = None,
+    result_ttl: timedelta | float | EllipsisType | None = ...,
+    expires: timedelta | float | None = None,
+    unique: Any = None,
+    key: Callable[..., str] | None = None,
+    limit: int | None = None,
+    rate: str | None = None,
+    on_lost: str = "retry",
 ) -> Callable[[Callable[..., Any]], TaskFunction]: ...
 def task(name: Any = None, **options: Any) -> Any:
     """Make a task function of a function at the top level of a module; its first argument is the running task.
@@ -118,7 +128,13 @@ def task(name: Any = None, **options: Any) -> Any:
     Options: `name`, `queue`, `priority` (−100 … 100, higher first), `takes_task=False` (called without the running task), `atomic`
     (body, result and completion commit in one transaction; the default for functions), `retries` (further attempts after an
     exception), `retry_exceptions` (classes or predicates; none: any), `backoff` ("exponential", "linear", seconds, a list of
-    seconds, or `f(attempt, exc) -> seconds`). `InvalidOption` says what is wrong with a value or a function.
+    seconds, or `f(attempt, exc) -> seconds`), `timeout` (seconds from the body's start, for each run; enforced even against a
+    busy loop in C), `expires` (seconds after it became due until which it must have started), `result_ttl` (seconds a finished
+    workflow is kept after its last end, None: for ever; default: the setting `RESULT_TTL`), `unique` ("args" or
+    `f(*args, **kwargs) -> str`: while one with this key is unfinished, `delay` returns that one), `key`
+    (`f(*args, **kwargs) -> str`: what `limit`, `rate` and fairness are counted by; default: the name), `limit` (so many
+    bodies of one key at once), `rate` ("10/m": so many starts of one key in any minute; s, m, h, d), `on_lost` ("retry", or
+    "fail": an attempt whose worker died or was stopped is not repeated). `InvalidOption` says what is wrong with a value or a function.
     """
     if isinstance(name, str) or name is None:
         return functools.partial(_decorate, name=name, **options)
@@ -133,6 +149,14 @@ _OPTIONS: Mapping[str, Any] = {
     "retries": 0,
     "retry_exceptions": (),
     "backoff": "exponential",
+    "timeout": None,
+    "result_ttl": ...,
+    "expires": None,
+    "unique": None,
+    "key": None,
+    "limit": None,
+    "rate": None,
+    "on_lost": "retry",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from cq.ids import uuid7
+from cq.keys import Rate
 
 
 @dataclass(slots=True)
@@ -31,11 +32,37 @@ class NewTask:
     options: dict[str, Any] | None = None
     created_by: str | None = None
     subject: str | None = None
+    result_ttl: int | None = None
+    expires: float | None = None
+    at_most_once: bool = False
+    unique_key: str | None = None
+    replace: tuple[str, ...] = ()
+    key: str | None = None
+    key_limit: int | None = None
+    rate: Rate | None = None
+    is_coroutine: bool = False
 
     @property
-    def is_due(self) -> bool:
-        """Say whether it may start at once."""
-        return self.run_after is None and self.delay is None and not self.held
+    def is_plain(self) -> bool:
+        """Say whether it may start at once, and nothing about it is out of the ordinary."""
+        return self.run_after is None and self.delay is None and not self.held and not self.has_rules
+
+    @property
+    def has_rules(self) -> bool:
+        """Say whether it may have to wait for others, or end unstarted, or unrepeated."""
+        return self.key is not None or self.unique_key is not None or self.expires is not None or self.at_most_once
+
+    def _rules(self) -> dict[str, Any]:
+        return {
+            "expires": self.expires,
+            "at_most_once": self.at_most_once,
+            "unique_key": self.unique_key,
+            "key": self.key,
+            "key_limit": self.key_limit,
+            "rate_starts": self.rate and self.rate.starts,
+            "rate_seconds": self.rate and self.rate.seconds,
+            "is_coroutine": self.is_coroutine,
+        }
 
     def as_json(self) -> str:
         """Return the row as one JSON object, for `jsonb_to_recordset`."""
@@ -56,6 +83,7 @@ class NewTask:
                 "options": self.options,
                 "created_by": self.created_by,
                 "subject": self.subject,
+                **(self._rules() if self.has_rules else {}),
             }
         )
         return f'{plain[:-1]}, "args": {self.args}, "kwargs": {self.kwargs}}}'

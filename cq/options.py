@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from math import ceil
+from reprlib import repr as brief
 from typing import Any
 
 from django.db import models
@@ -11,9 +13,16 @@ from django.db import models
 from cq.conf import conf
 from cq.exceptions import InvalidOption
 from cq.fields import reference
+from cq.keys import Rate, check_text
 from cq.retry import validate_backoff_data, validate_policy
 
 _LONGEST_DELAY = timedelta(days=36_525)
+_LONGEST_RUN = timedelta(days=366)
+_LONGEST_KEPT = timedelta(days=24_000)
+_MOST_AT_ONCE = 1_000_000
+_RATE = re.compile(r"([1-9][0-9]{0,6})/([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_REPLACEABLE = ("args", "run_after")
 _QUEUE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 
@@ -58,6 +67,79 @@ def check_run_after(value: Any) -> datetime | timedelta | None:
     return None if value is None else timedelta(seconds=seconds)
 
 
+def _seconds(name: str, value: Any, longest: timedelta, least: str) -> float:
+    """Return a duration in seconds; `least` says in words from where on."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number or isinstance(value, timedelta):
+        seconds = float(value.total_seconds() if isinstance(value, timedelta) else value)
+        if (seconds > 0 or (seconds == 0 and least == "from 0")) and seconds <= longest.total_seconds():
+            return seconds
+    raise InvalidOption(
+        f"{name}={brief(value)}: expected None, or seconds or a timedelta {least} up to {longest.days:,} days."
+    )
+
+
+def check_timeout(value: Any) -> float | None:
+    """Return the seconds that a body may run, or None."""
+    return None if value is None else _seconds("timeout", value, _LONGEST_RUN, "above 0")
+
+
+def check_expires(value: Any) -> float | None:
+    """Return the seconds after which it is too late for a first start, or None."""
+    return None if value is None else _seconds("expires", value, _LONGEST_DELAY, "above 0")
+
+
+def check_result_ttl(value: Any) -> int | None:
+    """Return the whole seconds that a finished workflow is kept, or None: for ever."""
+    return None if value is None else ceil(_seconds("result_ttl", value, _LONGEST_KEPT, "from 0"))
+
+
+def check_limit(value: Any) -> int | None:
+    """Return how many bodies of a key may run at once, or None."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_AT_ONCE):
+        return value
+    raise InvalidOption(f"limit={brief(value)}: expected None or a whole number from 1 to {_MOST_AT_ONCE:,}.")
+
+
+def check_rate(value: Any) -> Rate | None:
+    """Return how many starts a key may have in which time, or None."""
+    if value is None:
+        return None
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise InvalidOption(
+            f'rate={brief(value)}: expected None or a text like "10/m": so many starts per s, m, h or d.'
+        )
+    return Rate(int(found[1]), _SECONDS[found[2]])
+
+
+def check_on_lost(value: Any) -> str:
+    """Return what follows when the worker died under a task."""
+    if value in ("retry", "fail") and isinstance(value, str):
+        return value
+    raise InvalidOption(f"on_lost={brief(value)}: expected 'retry' or 'fail'.")
+
+
+def check_replace(value: Any) -> tuple[str, ...]:
+    """Return what a task that is there already takes over from a call with the same unique key."""
+    if isinstance(value, (tuple, list)) and value and all(word in _REPLACEABLE for word in value):
+        return tuple(dict.fromkeys(value))
+    raise InvalidOption(
+        f"replace={brief(value)}: expected a tuple of one or more of {', '.join(map(repr, _REPLACEABLE))}."
+    )
+
+
+def check_key_text(name: str) -> Callable[[Any], str]:
+    """Make a check for an option that is a key; functions of the arguments belong to the decorator."""
+
+    def check(value: Any) -> str:
+        if callable(value):
+            raise InvalidOption(f"{name}={brief(value)}: functions belong to the decorator; expected a text.")
+        return check_text(name, value)
+
+    return check
+
+
 def check_flag(name: str) -> Callable[[Any], bool]:
     """Make a check for an option that is True or False."""
 
@@ -94,14 +176,23 @@ CALL_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
     "run_after": check_run_after,
     "retries": check_retries,
     "backoff": validate_backoff_data,
+    "timeout": check_timeout,
+    "result_ttl": check_result_ttl,
+    "expires": check_expires,
+    "key": check_key_text("key"),
+    "unique_key": check_key_text("unique_key"),
+    "replace": check_replace,
+    "limit": check_limit,
+    "rate": check_rate,
+    "on_lost": check_on_lost,
     "created_by": check_instance("created_by"),
     "subject": check_instance("subject"),
     "submit": check_flag("submit"),
 }
 # Those that stay with the row as data; the others have columns of their own.
-KEPT = ("retries", "backoff")
+KEPT = ("retries", "backoff", "timeout")
 # What only the decorator takes, because the value is code.
-CODE_OPTIONS = ("name", "takes_task", "atomic", "retry_exceptions")
+CODE_OPTIONS = ("name", "takes_task", "atomic", "retry_exceptions", "unique")
 
 
 def check_call_options(options: Mapping[str, Any]) -> dict[str, Any]:

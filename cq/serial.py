@@ -66,7 +66,14 @@ def _write(outcome: Outcome) -> Finished | None:
 def _registered() -> Iterator[tuple[UUID, UUID]]:
     worker_id, process_id = uuid4(), uuid4()
     engine.enter_worker(
-        worker_id, host="serial", pid=os.getpid(), version="", queues=None, names=registry.names(), slots=1
+        worker_id,
+        host="serial",
+        pid=os.getpid(),
+        version="",
+        queues=None,
+        names=registry.names(),
+        slots=1,
+        coroutines=1,
     )
     engine.enter_process(process_id, worker_id, os.getpid())
     try:

@@ -25,11 +25,16 @@ _ENDED_BY_ITSELF = sql_list(states.TERMINAL - {states.REVOKE.target})
 _GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
     id uuid, name text, queue text, priority smallint, run_after timestamptz, delay float8,
     parent_id uuid, previous_id uuid, maker_id uuid, maker_claims int, force_chain boolean, pass_result boolean,
-    options jsonb, created_by text, subject text, args jsonb, kwargs jsonb)"""
+    options jsonb, created_by text, subject text, args jsonb, kwargs jsonb, expires float8, at_most_once boolean,
+    unique_key text, key text, key_limit int, rate_starts int, rate_seconds int, is_coroutine boolean)"""
 _COLUMNS = """id, name, queue, priority, delay, parent_id, previous_id, force_chain, pass_result,
-    options, created_by, subject, args, kwargs, workflow_id, depth, run_after, status, finished_at, reason"""
-_PLAIN = """d.id, d.name, d.queue, d.priority, make_interval(secs => d.delay), d.parent_id, d.previous_id, d.force_chain,
-    d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs"""
+    options, created_by, subject, args, kwargs, expires, at_most_once, unique_key, key, key_limit, rate_starts, rate_seconds,
+    is_coroutine, admitted, workflow_id, depth, run_after, start_by, status, finished_at, reason"""
+_RULES = """d.expires, coalesce(d.at_most_once, false), d.unique_key, d.key, d.key_limit, d.rate_starts, d.rate_seconds,
+    coalesce(d.is_coroutine, false), d.key IS NULL"""
+_START_BY = "due + make_interval(secs => d.expires)"
+_PLAIN = f"""d.id, d.name, d.queue, d.priority, make_interval(secs => d.delay), d.parent_id, d.previous_id, d.force_chain,
+    d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs, {_RULES}"""
 _INSERTED = "id, status, run_after, created_at, parent_id, workflow_id, depth, finished_at, reason"
 # When a new row is due: the past means now.
 _DUE = f"GREATEST({NOW}, d.run_after, {NOW} + make_interval(secs => coalesce(d.delay, 0)))"
@@ -38,18 +43,24 @@ _SKIPPED = "Its predecessor did not succeed."
 # When a successor is due, and what becomes of it.
 _RELEASED_DUE = f"GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0'))"
 _RELEASE = f"""
-    status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END, run_after = due,
+    status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END,
+    run_after = due, start_by = due + make_interval(secs => t.expires),
     finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
 
 # Insert tasks that refer to no other task, and are alike but for their ids and positional arguments; so they are alike in what is decided.
 ENQUEUE = f"""
 WITH call AS MATERIALIZED (
     SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after, %s::text AS name, %s::text AS queue,
-           %s::smallint AS priority, %s::jsonb AS options, %s::text AS created_by, %s::text AS subject, %s::boolean AS held,
+           %s::smallint AS priority, %s::jsonb AS options, %s::text AS created_by, %s::text AS subject, %s::int AS result_ttl,
+           %s::boolean AS held, %s::float8 AS expires, %s::boolean AS at_most_once, %s::text AS unique_key, %s::text AS key,
+           %s::int AS key_limit, %s::int AS rate_starts, %s::int AS rate_seconds, %s::boolean AS is_coroutine,
            %s::jsonb AS kwargs),
 inserted AS (
-    INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, delay, run_after, status)
-    SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, d.delay, due,
+    INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
+                         key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
+                         run_after, start_by, status)
+    SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
+           CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, d.delay, due, {_START_BY},
            CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
       FROM call AS d, LATERAL (SELECT GREATEST({NOW}, d.run_after, {NOW} + coalesce(d.delay, interval '0'))) AS at(due),
            ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb)) AS given(id, args)
@@ -59,8 +70,8 @@ SELECT status, run_after, created_at FROM inserted LIMIT 1
 
 # Insert one that is due at once: the same in a third less time.
 ENQUEUE_ONE = """
-INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, status)
-VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s::jsonb, %s, %s, 'QUEUED') RETURNING status, run_after, created_at
+INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, result_ttl, status)
+VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s::jsonb, %s, %s, %s, 'QUEUED') RETURNING status, run_after, created_at
 """
 
 # Insert successors of stored tasks, resolved at once where the predecessor has ended. A missing row: the predecessor is gone.
@@ -76,8 +87,8 @@ above AS MATERIALIZED (
 inserted AS (
     INSERT INTO cq_task ({_COLUMNS})
     SELECT d.id, d.name, d.queue, d.priority, make_interval(secs => d.delay), above.id, d.previous_id, d.force_chain,
-           d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs, before.workflow_id,
-           coalesce(above.depth + 1, 0), due, decided.status, CASE WHEN decided.status = 'SKIPPED' THEN {NOW} END,
+           d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs, {_RULES}, before.workflow_id,
+           coalesce(above.depth + 1, 0), due, {_START_BY}, decided.status, CASE WHEN decided.status = 'SKIPPED' THEN {NOW} END,
            CASE WHEN decided.status = 'SKIPPED' THEN '{_SKIPPED}' END
       FROM d JOIN before ON before.id = d.previous_id LEFT JOIN above ON above.id = before.parent_id,
            LATERAL (SELECT {_DUE}) AS at(due),
@@ -115,7 +126,7 @@ ENQUEUE_MADE = f"""
 WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
 inserted AS (
     INSERT INTO cq_task ({_COLUMNS})
-    SELECT {_PLAIN}, coalesce(above.workflow_id, above.id, maker.workflow_id, maker.id), coalesce(above.depth + 1, 0), due,
+    SELECT {_PLAIN}, coalesce(above.workflow_id, above.id, maker.workflow_id, maker.id), coalesce(above.depth + 1, 0), due, {_START_BY},
            CASE WHEN d.previous_id IS NOT NULL THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END, NULL, NULL
       FROM d JOIN cq_task maker ON maker.id = d.maker_id AND maker.claims = d.maker_claims
                  AND maker.status IN ('WAITING', 'SUCCESS')
@@ -154,11 +165,12 @@ WITH me AS MATERIALIZED (
      WHERE p.id = %s AND p.ended_at IS NULL AND w.lease_until > {NOW} FOR KEY SHARE OF w FOR SHARE OF p)
 UPDATE cq_task t
    SET status = '{states.CLAIM.target}', claims = t.claims + 1, attempt = t.attempt + 1, process_id = me.id, worker = me.label,
-       started_at = {LATER}, ended_at = NULL, outcome = NULL
+       started_at = {LATER}, ended_at = NULL, outcome = NULL, admitted = t.key IS NULL
   FROM me
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task
          WHERE status IN ({states.CLAIM.guard}) AND admitted AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}}
+           AND (start_by IS NULL OR start_by > {NOW} OR attempt > 0)
          ORDER BY priority DESC, run_after, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
@@ -200,7 +212,8 @@ UPDATE cq_task t
        retries = t.retries + (mine.charge = 'retries')::int, transients = t.transients + (mine.charge = 'transients')::int,
        attempt = t.attempt - (mine.charge = 'unstarted')::int,
        run_after = CASE WHEN mine.target = 'RETRY' THEN {now} + make_interval(secs => mine.delay) ELSE t.run_after END,
-       finished_at = CASE WHEN mine.target IN ({terminal}) THEN {now} END
+       finished_at = CASE WHEN mine.target IN ({terminal}) THEN {now} END,
+       prune_after = CASE WHEN mine.target IN ({terminal}) THEN {now} + make_interval(secs => t.result_ttl) END
   FROM mine WHERE t.id = mine.id
 RETURNING t.id, t.status, t.queue, t.parent_id),
 asked AS (
@@ -222,6 +235,7 @@ FINISH_OWN = _FINISH.format(skip_locked="", or_fail=_OR_FAIL, now=NOW, terminal=
 _FINISH_LONE = f"""
 UPDATE cq_task
    SET status = '{states.SUCCEED.target}', finished_at = {NOW}, ended_at = {NOW}, process_id = NULL, outcome = 'success',
+       prune_after = {NOW} + make_interval(secs => result_ttl),
        result = %s::jsonb, result_of_id = NULL, reason = NULL, error = NULL, exception = NULL, traceback = NULL
  WHERE id = (SELECT id FROM cq_task WHERE id = %s::uuid AND claims = %s AND status = 'RUNNING' FOR NO KEY UPDATE {{skip_locked}})
 RETURNING id, status, queue
@@ -314,6 +328,7 @@ SETTLE_END = f"""
 WITH ended AS (
     UPDATE cq_task t
        SET status = CASE WHEN fine THEN '{states.SUCCEED.target}' ELSE '{states.FALL_SHORT.target}' END, finished_at = {LATER},
+           prune_after = {LATER} + make_interval(secs => t.result_ttl),
            result = CASE WHEN t.result_of_id IS NULL THEN t.result
                          ELSE (SELECT r.result FROM cq_task r WHERE r.id = t.result_of_id) END,
            reason = CASE WHEN NOT fine THEN 'Not all of its subtasks succeeded.' END
@@ -419,6 +434,7 @@ WITH mine AS MATERIALIZED (
      ORDER BY id FOR NO KEY UPDATE)
 UPDATE cq_task t
    SET status = '{states.REVOKE.target}', finished_at = {NOW}, process_id = NULL, reason = %s, terminate = %s,
+       prune_after = {NOW} + make_interval(secs => t.result_ttl),
        outcome = CASE WHEN mine.was = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
        ended_at = CASE WHEN mine.was = 'RUNNING' THEN {NOW} ELSE t.ended_at END
   FROM mine WHERE t.id = mine.id
@@ -436,7 +452,8 @@ SELECT id FROM after WHERE status IN ({_UNFINISHED})
 
 # Let a task go that was held back until it was submitted.
 SUBMIT = f"""
-UPDATE cq_task t SET status = {_QUEUED_OR_SCHEDULED}, run_after = due, args = %s::jsonb
+UPDATE cq_task t SET status = {_QUEUED_OR_SCHEDULED}, run_after = due, args = %s::jsonb, prune_after = NULL,
+       start_by = due + make_interval(secs => t.expires)
   FROM (SELECT id, GREATEST({NOW}, run_after, {NOW} + coalesce(delay, interval '0')) AS due FROM cq_task WHERE id = %s) AS held
  WHERE t.id = held.id AND t.status IN ({states.RELEASE.guard}) AND t.previous_id IS NULL
 RETURNING t.queue
@@ -531,8 +548,8 @@ UPDATE cq_worker SET lease_until = {NOW} + make_interval(secs => %s) WHERE id = 
 
 # Enter a worker, a process; another keeper may have done it.
 ENTER_WORKER = f"""
-INSERT INTO cq_worker (id, host, pid, version, queues, names, slots, lease_until)
-VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, {NOW} + make_interval(secs => %s)) ON CONFLICT (id) DO NOTHING
+INSERT INTO cq_worker (id, host, pid, version, queues, names, slots, coroutines, lease_until)
+VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s, {NOW} + make_interval(secs => %s)) ON CONFLICT (id) DO NOTHING
 """
 ENTER_PROCESS = "INSERT INTO cq_process (id, worker_id, pid) VALUES (%s, %s, %s) ON CONFLICT (id) DO NOTHING"
 
@@ -576,6 +593,7 @@ UPDATE cq_task t
        ended_at = CASE WHEN had_started THEN {NOW} END,
        run_after = CASE WHEN charged AND NOT spent THEN {NOW} + make_interval(secs => power(2, t.crashes) - 1) ELSE t.run_after END,
        finished_at = CASE WHEN charged AND spent THEN {NOW} END,
+       prune_after = CASE WHEN charged AND spent THEN {NOW} + make_interval(secs => t.result_ttl) END,
        reason = CASE WHEN charged AND spent THEN format('Its worker process died %%s times while running it.', t.crashes + 1) END
   FROM held WHERE t.id = held.id
 RETURNING t.id, t.status, t.queue
@@ -616,7 +634,8 @@ SELECT DISTINCT q.name
 # Fail what no living worker has known the name of for too long.
 REFUSE = f"""
 UPDATE cq_task t
-   SET status = '{states.REFUSE.target}', finished_at = {NOW}, exception = 'cq.exceptions.TaskNotRegistered',
+   SET status = '{states.REFUSE.target}', finished_at = {NOW}, prune_after = {NOW} + make_interval(secs => t.result_ttl),
+       exception = 'cq.exceptions.TaskNotRegistered',
        error = format('No worker knows a task %%L. Is its module imported? Installed apps are searched for tasks.py.', t.name)
  WHERE t.id = ANY(ARRAY(
         SELECT q.id FROM cq_task q

@@ -1,4 +1,4 @@
-"""The rows of tasks, attempts, workers and settle requests, and the view over all attempts."""
+"""The rows of tasks, attempts, workers, settle requests, queues and keys, and the view over all attempts."""
 
 import uuid
 
@@ -57,6 +57,7 @@ class Migration(migrations.Migration):
                 ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ("ended_at", models.DateTimeField(null=True)),
                 ("started", models.JSONField(null=True)),
+                ("overdue", models.JSONField(null=True)),
                 ("was_stopped", models.BooleanField(db_default=False, default=False)),
             ],
             options={
@@ -73,6 +74,7 @@ class Migration(migrations.Migration):
                 ("queues", models.JSONField(null=True)),
                 ("names", models.JSONField(default=list)),
                 ("slots", models.IntegerField(db_default=0, default=0)),
+                ("coroutines", models.IntegerField(db_default=0, default=0)),
                 ("started_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ("lease_until", models.DateTimeField(db_index=True)),
             ],
@@ -126,9 +128,14 @@ class Migration(migrations.Migration):
                 ("member", models.IntegerField(null=True)),
                 ("force_chain", models.BooleanField(db_default=False, default=False)),
                 ("pass_result", models.BooleanField(db_default=False, default=False)),
-                ("admitted", models.BooleanField(db_default=True, default=True)),
-                ("key", models.CharField(max_length=200, null=True)),
                 ("unique_key", models.CharField(max_length=200, null=True)),
+                ("key", models.CharField(max_length=200, null=True)),
+                ("key_limit", models.IntegerField(null=True)),
+                ("rate_starts", models.IntegerField(null=True)),
+                ("rate_seconds", models.IntegerField(null=True)),
+                ("admitted", models.BooleanField(db_default=True, default=True)),
+                ("is_coroutine", models.BooleanField(db_default=False, default=False)),
+                ("at_most_once", models.BooleanField(db_default=False, default=False)),
                 ("schedule_id", models.BigIntegerField(null=True)),
                 ("scheduled_for", models.DateTimeField(null=True)),
                 ("claims", models.IntegerField(db_default=0, default=0)),
@@ -147,10 +154,12 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ("run_after", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ("delay", models.DurationField(null=True)),
+                ("expires", models.FloatField(null=True)),
                 ("start_by", models.DateTimeField(null=True)),
                 ("started_at", models.DateTimeField(null=True)),
                 ("ended_at", models.DateTimeField(null=True)),
                 ("finished_at", models.DateTimeField(null=True)),
+                ("result_ttl", models.IntegerField(null=True)),
                 ("prune_after", models.DateTimeField(null=True)),
                 (
                     "parent",
@@ -291,6 +300,39 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="task",
+            index=models.Index(
+                models.F("key"),
+                models.F("status"),
+                models.F("admitted"),
+                models.OrderBy(models.F("priority"), descending=True),
+                models.F("run_after"),
+                models.F("id"),
+                condition=models.Q(("key__isnull", False), ("status__in", ["QUEUED", "RUNNING"])),
+                name="cq_task_key",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("rate_starts__isnull", False)), fields=["key", "started_at"], name="cq_task_starts"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("attempt", 0), ("start_by__isnull", False), ("status", "QUEUED")),
+                fields=["start_by"],
+                name="cq_task_start_by",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("prune_after__isnull", False)), fields=["prune_after"], name="cq_task_prune"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
             index=models.Index(condition=models.Q(("status", "RUNNING")), fields=["process"], name="cq_task_held"),
         ),
         migrations.AddIndex(
@@ -400,7 +442,7 @@ class Migration(migrations.Migration):
                     ("status__in", ["PENDING", "SCHEDULED", "QUEUED", "RUNNING", "SUSPENDED", "WAITING", "RETRY"]),
                     ("unique_key__isnull", False),
                 ),
-                fields=("unique_key",),
+                fields=("name", "unique_key"),
                 name="cq_task_unique",
             ),
         ),
@@ -438,15 +480,87 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="Queue",
+            fields=[
+                ("name", models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ("paused", models.BooleanField(db_default=False, default=False)),
+                ("changed_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+            ],
+        ),
+        migrations.CreateModel(
+            name="Key",
+            fields=[
+                ("name", models.CharField(max_length=200, primary_key=True, serialize=False)),
+                ("look_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("look_at__isnull", False)), fields=["look_at"], name="cq_key_look_at"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="KeyRequest",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(max_length=200)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+            ],
+            options={
+                "indexes": [models.Index(fields=["key"], name="cq_keyrequest_key")],
+            },
+        ),
+        migrations.CreateModel(
+            name="Lingering",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("task_id", models.UUIDField()),
+                ("process_id", models.UUIDField()),
+                ("key", models.CharField(max_length=200, null=True)),
+                ("since", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+            ],
+            options={
+                "indexes": [
+                    models.Index(fields=["task_id"], name="cq_lingering_task"),
+                    models.Index(fields=["process_id"], name="cq_lingering_process"),
+                    models.Index(condition=models.Q(("key__isnull", False)), fields=["key"], name="cq_lingering_key"),
+                ],
+            },
+        ),
         # Rows change a few times in their life and are asked for by what they are now: leave room for their new versions, and
         # clear away the old ones early.
         migrations.RunSQL(
             """
             ALTER TABLE cq_task SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
             ALTER TABLE cq_settlerequest SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+                autovacuum_vacuum_cost_delay = 0);
+            ALTER TABLE cq_keyrequest SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
                 autovacuum_vacuum_cost_delay = 0)
             """,
             migrations.RunSQL.noop,
+        ),
+        # Whenever a task with a key becomes ready or gives its place back, by whatever statement, its key is to be looked at.
+        migrations.RunSQL(
+            """
+            CREATE FUNCTION cq_ask_for_key() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                INSERT INTO cq_keyrequest (key) VALUES (NEW.key);
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER cq_task_enqueued AFTER INSERT ON cq_task FOR EACH ROW
+                WHEN (NEW.key IS NOT NULL AND NEW.status = 'QUEUED') EXECUTE FUNCTION cq_ask_for_key();
+            CREATE TRIGGER cq_task_moved AFTER UPDATE OF status ON cq_task FOR EACH ROW
+                WHEN (NEW.key IS NOT NULL AND NEW.status <> OLD.status AND NEW.status <> 'RUNNING'
+                      AND (NEW.status = 'QUEUED' OR OLD.status IN ('QUEUED', 'RUNNING'))) EXECUTE FUNCTION cq_ask_for_key()
+            """,
+            """
+            DROP TRIGGER IF EXISTS cq_task_moved ON cq_task;
+            DROP TRIGGER IF EXISTS cq_task_enqueued ON cq_task;
+            DROP FUNCTION cq_ask_for_key()
+            """,
         ),
         # Past attempts, and the last one, which lives on its task.
         migrations.RunSQL(

@@ -7,6 +7,7 @@ few lines is in the wrong file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
@@ -110,9 +111,17 @@ class Task(models.Model):
         "self", models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )
 
-    admitted = models.BooleanField(default=True, db_default=True)
+    # While one of this name with the same key is unfinished, there is no other.
+    unique_key = models.CharField(max_length=200, null=True)  # None: there may be any number
+    # What is counted together for `limit` and `rate`, over all task functions; a QUEUED task with a key waits to be admitted.
     key = models.CharField(max_length=200, null=True)  # None: it has none
-    unique_key = models.CharField(max_length=200, null=True)
+    key_limit = models.IntegerField(null=True)
+    rate_starts = models.IntegerField(null=True)
+    rate_seconds = models.IntegerField(null=True)
+    admitted = models.BooleanField(default=True, db_default=True)
+    is_coroutine = models.BooleanField(default=False, db_default=False)
+    # `on_lost="fail"`: an attempt whose worker died or was stopped is not repeated.
+    at_most_once = models.BooleanField(default=False, db_default=False)
     schedule_id = models.BigIntegerField(null=True)
     scheduled_for = models.DateTimeField(null=True)
 
@@ -140,10 +149,14 @@ class Task(models.Model):
     run_after = models.DateTimeField(db_default=Now())
     # For a successor: how long after its release it is due.
     delay = models.DurationField(null=True)
+    # So many seconds after it became due, at `start_by`, it is too late for a first start.
+    expires = models.FloatField(null=True)
     start_by = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    # So many seconds after the last end in its workflow a root is pruned with all its members; None: never.
+    result_ttl = models.IntegerField(null=True)
     prune_after = models.DateTimeField(null=True)
 
     objects = TaskManager()
@@ -173,7 +186,7 @@ class Task(models.Model):
                 name="cq_task_no_own_previous", condition=Q(previous__isnull=True) | ~Q(previous=F("id"))
             ),
             models.UniqueConstraint(
-                fields=["unique_key"],
+                fields=["name", "unique_key"],
                 name="cq_task_unique",
                 condition=Q(unique_key__isnull=False, status__in=_UNFINISHED),
             ),
@@ -205,6 +218,24 @@ class Task(models.Model):
                 name="cq_task_blocked",
                 condition=Q(status__in=[Status.PENDING, Status.WAITING]) | Q(status=Status.QUEUED, admitted=False),
             ),
+            # What is counted for a key, and who is admitted next.
+            models.Index(
+                "key",
+                "status",
+                "admitted",
+                F("priority").desc(),
+                "run_after",
+                "id",
+                name="cq_task_key",
+                condition=Q(key__isnull=False, status__in=[Status.QUEUED, Status.RUNNING]),
+            ),
+            models.Index(fields=["key", "started_at"], name="cq_task_starts", condition=Q(rate_starts__isnull=False)),
+            models.Index(
+                fields=["start_by"],
+                name="cq_task_start_by",
+                condition=Q(status=Status.QUEUED, attempt=0, start_by__isnull=False),
+            ),
+            models.Index(fields=["prune_after"], name="cq_task_prune", condition=Q(prune_after__isnull=False)),
             models.Index(fields=["process"], name="cq_task_held", condition=Q(status=Status.RUNNING)),
             models.Index(fields=["run_after"], name="cq_task_due", condition=Q(status__in=_DELAYED)),
             models.Index(
@@ -246,11 +277,28 @@ class Task(models.Model):
             previous_id=new.previous_id,
             force_chain=new.force_chain,
             pass_result=new.pass_result,
+            result_ttl=new.result_ttl,
         )
+        if new.has_rules:
+            values.update(
+                expires=new.expires,
+                at_most_once=new.at_most_once,
+                unique_key=new.unique_key,
+                key=new.key,
+                key_limit=new.key_limit,
+                rate_starts=new.rate and new.rate.starts,
+                rate_seconds=new.rate and new.rate.seconds,
+                admitted=new.key is None,
+                is_coroutine=new.is_coroutine,
+            )
         if inserted is None:
             values.update(status=Status.PENDING, parent_id=new.parent_id, run_after=new.run_after, created_at=None)
         else:
             values.update(inserted._asdict())
+            if new.expires is not None:
+                values["start_by"] = inserted.run_after + timedelta(seconds=new.expires)
+            if new.held and new.result_ttl is not None:
+                values["prune_after"] = inserted.created_at + timedelta(seconds=new.result_ttl)
         if maker is not None:
             task.maker = maker
         return task

@@ -18,7 +18,9 @@ class Worker(models.Model):
     # None: all queues.
     queues = models.JSONField(null=True)  # an empty list would mean no queue
     names = models.JSONField(default=list)
+    # Functions, and coroutines, that it runs at once.
     slots = models.IntegerField(default=0, db_default=0)
+    coroutines = models.IntegerField(default=0, db_default=0)
     started_at = models.DateTimeField(db_default=Now())
     lease_until = models.DateTimeField(db_index=True)
 
@@ -33,7 +35,7 @@ class Process(models.Model):
 
     `ended_at` says that it is dead: it can claim nothing from then on. `started` are the tasks whose bodies had started in it
     when it died; None means that nobody could look, and all that it held count. They are charged with its death, unless its
-    own supervisor stopped it.
+    own supervisor stopped it. `overdue` are those whose time was over when it was killed for them.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -42,6 +44,7 @@ class Process(models.Model):
     started_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True)
     started = models.JSONField(null=True)
+    overdue = models.JSONField(null=True)
     was_stopped = models.BooleanField(default=False, db_default=False)
 
     objects = StoredManager["Process"]()

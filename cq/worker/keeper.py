@@ -137,7 +137,8 @@ class Keeper:
                 version=cq.__version__,
                 queues=self.options.queues,
                 names=self.names,
-                slots=self.options.processes * (self.options.threads + COROUTINES),
+                slots=self.options.processes * self.options.threads,
+                coroutines=self.options.processes * COROUTINES,
             )
             self.has_entered = True
         if sent - self.supervisor.at > _SUPERVISOR_SILENCE * conf().LEASE:

@@ -30,6 +30,7 @@ def process(*, names: list[str] | None = None) -> UUID:
         queues=None,
         names=registry.names() if names is None else names,
         slots=1,
+        coroutines=1,
     )
     engine.enter_process(process_id, worker_id, 1)
     return process_id

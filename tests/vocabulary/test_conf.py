@@ -72,15 +72,13 @@ def test_unknown_keys_are_left_to_the_check(settings: Any) -> None:
     assert conf().LEASE == 6
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"), [(60, timedelta(minutes=1)), (timedelta(days=1), timedelta(days=1)), (None, None)]
-)
+@pytest.mark.parametrize(("given", "expected"), [(60, 60), (0.2, 1), (timedelta(days=1), 86_400), (None, None)])
 def test_the_time_to_keep_results_is_a_timedelta_seconds_or_none(
-    settings: Any, given: Any, expected: timedelta | None
+    settings: Any, given: Any, expected: int | None
 ) -> None:
     settings.CQ = {"RESULT_TTL": given}
 
-    assert conf().result_ttl == expected
+    assert conf().result_ttl_seconds == expected
 
 
 def test_defaults_are_not_shared() -> None:
