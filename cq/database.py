@@ -1,7 +1,7 @@
 """The one way to PostgreSQL: which connection holds CQ's tables, and how a statement of `sql.py` is sent over it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import psycopg
@@ -12,6 +12,8 @@ from django.db.transaction import Atomic
 from cq import wire
 from cq.conf import conf
 from cq.wire import Reply, RoundTrip
+
+_CANCEL_WITHIN = 0.5
 
 
 def alias() -> str:
@@ -167,7 +169,10 @@ def read_committed() -> Iterator[None]:
 
 def mend() -> None:
     """Close this thread's connection, whatever state it is in; the next statement opens another."""
-    broken = connection()
+    _mend(connection())
+
+
+def _mend(broken: BaseDatabaseWrapper) -> None:
     broken.in_atomic_block = False
     broken.savepoint_ids = []
     broken.atomic_blocks = []
@@ -179,6 +184,25 @@ def mend() -> None:
         broken.close()
     except Error:
         broken.connection = None
+
+
+def discard() -> None:
+    """Throw this thread's connections away, and end what they have running: whatever used them was torn in the middle."""
+    for own in connections.all(initialized_only=True):
+        if own.alias == alias():
+            _cancel(own.connection)
+        _mend(own)
+
+
+def _cancel(raw: Any) -> None:
+    """End what a connection has running on the server, which would else notice only later that nobody waits for it."""
+    if raw is None or raw.closed or raw.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+        return
+    with suppress(psycopg.Error):
+        if hasattr(raw, "cancel_safe"):  # psycopg 3.2
+            raw.cancel_safe(timeout=_CANCEL_WITHIN)
+        else:
+            raw.cancel()
 
 
 def first_line(error: Exception) -> str:

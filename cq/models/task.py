@@ -464,6 +464,12 @@ def revoke(tasks: Sequence[Task], *, terminate: bool = False) -> bool:
 
     What is below and after is stopped level by level as the tasks are settled, here after the commit, else by any worker.
     """
+    for task in tasks:
+        if task.maker is not None and task.maker.is_open:
+            raise NotAllowedHere(
+                f"Task {task.id} is in the memory of the body that has made it, and is stored when that ends: it cannot be "
+                "revoked before. Make it only if it shall run."
+            )
     ids = [task.id for task in tasks]
     revoked = engine.revoke(ids, reason="It was revoked.", terminate=terminate)
     later = engine.unfinished_after([task_id for task_id in ids if task_id not in revoked])
