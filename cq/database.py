@@ -190,19 +190,18 @@ def discard() -> None:
     """Throw this thread's connections away, and end what they have running: whatever used them was torn in the middle."""
     for own in connections.all(initialized_only=True):
         if own.alias == alias():
-            _cancel(own.connection)
+            cancel(own)
         _mend(own)
 
 
-def _cancel(raw: Any) -> None:
-    """End what a connection has running on the server, which would else notice only later that nobody waits for it."""
+def cancel(own: BaseDatabaseWrapper) -> None:
+    """End what a connection, perhaps another thread's, has running on the server: who waits for it notices nothing else."""
+    raw: Any = own.connection
     if raw is None or raw.closed or raw.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
         return
     with suppress(psycopg.Error):
-        if hasattr(raw, "cancel_safe"):  # psycopg 3.2
+        if hasattr(raw, "cancel_safe"):  # psycopg 3.2; what there was before might wait for ever
             raw.cancel_safe(timeout=_CANCEL_WITHIN)
-        else:
-            raw.cancel()
 
 
 def first_line(error: Exception) -> str:

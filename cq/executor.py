@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -118,6 +119,7 @@ class _Attempt:
         self.finished: Finished | None = None
         self.has_committed = False
         self.connection = database.connection()
+        self.interruption.cancel = partial(database.cancel, self.connection)
         self.block = block
         self.depth = OUTSIDE if block.is_open else depth(self.connection)
         self.watch: Watch | None = None

@@ -66,6 +66,8 @@ class Interruption:
         self.is_torn = False
         self.has_left = False
         self.left: Callable[[], object] | None = None
+        # Breaks off what the body waits for where no exception can land: in a database driver.
+        self.cancel: Callable[[], object] | None = None
         self.thread_id: int | None = None
         self.loop_task: asyncio.Task[Any] | None = None
         self._wakes: list[Callable[[], object]] = []
@@ -126,15 +128,13 @@ class Interruption:
 
     def leave(self) -> None:
         """From now on nothing lands here any more; what is pending is taken back. May be called again."""
-        while not self.has_left:
-            try:
-                if not self._take():
-                    self._take_back()
-                self.has_left = True
-                if self.left is not None:
-                    self.left()
-            except Interrupted:
-                pass
+        if self.has_left:
+            return
+        if not self._take():
+            self._take_back()
+        self.has_left = True
+        if self.left is not None:
+            self.left()
 
     def check(self) -> None:
         """Raise if the body is to end: `TaskTimeout` when its time is over, `Fenced` when its task was overtaken."""
@@ -184,7 +184,7 @@ class Interruption:
         if self._shields:
             return
         if self.was_interrupted:
-            raise Interrupted
+            raise Interrupted  # and no other chance: only one exception is ever injected
         self._offer()
 
     def _offer(self) -> None:
@@ -207,8 +207,12 @@ class Interruption:
             self.loop_task.get_loop().call_soon_threadsafe(self._cancel)
         elif self._take():
             self.was_interrupted = self.is_torn = True
-            _inject(self.thread_id, Interrupted)
-            self._is_injected = True
+            try:
+                _inject(self.thread_id, Interrupted)
+                if self.cancel is not None:
+                    self.cancel()
+            finally:
+                self._is_injected = True  # only now may the body leave: nothing of this hits what comes after it
         for wake in list(self._wakes):
             wake()
 

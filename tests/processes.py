@@ -36,6 +36,9 @@ LOOSE = {
     "fault.sleeps_coroutine",
     "fault.blocks_coroutine",
     "fault.until_loose",
+    "fault.loops_loose",
+    "fault.checks",
+    "fault.checks_coroutine",
 }
 
 
@@ -361,6 +364,12 @@ def _check_effects() -> None:
         "fault.runs_alone",
         "fault.runs_alone_coroutine",
         "fault.process_id",
+        "fault.waits_for",
+        "fault.queries",
+        "fault.swallows_coroutine",
+        "fault.blocks_loop",
+        "fault.once_sleeps",
+        "fault.tells",
     }
     for task in Task.objects.filter(name__startswith="fault.").exclude(name__in=without).iterator():
         came = effects.get(task.id, [])
