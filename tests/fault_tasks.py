@@ -290,7 +290,7 @@ def loops_loose(cqt):
         pass
 
 
-@task("fault.waits_for")
+@task("fault.waits_for", atomic=False)
 def waits_for(cqt, task_id):
     """Wait for another task, in a thread that nothing but the interruption can wake."""
     begin(cqt)
@@ -354,7 +354,9 @@ def once_sleeps(cqt, seconds, hogs=False):
     if cqt.attempt == 1:
         before.write_text(str(os.getpid()))
         begin(cqt)
-        ctypes.PyDLL(None).usleep(int(seconds * 1e6)) if hogs else time.sleep(seconds)
+        if hogs:
+            ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+        time.sleep(seconds)
     return not Path(f"/proc/{before.read_text()}").exists()
 
 
@@ -396,6 +398,13 @@ async def checks_coroutine(cqt):
     except Exception as error:
         await Effect.objects.acreate(task_id=cqt.id, attempt=cqt.attempt, name=type(error).__name__)
         raise
+
+
+@task("fault.parent_of_loops")
+def parent_of_loops(cqt, n):
+    note(cqt)
+    for _ in range(n):
+        cqt.subtask(loops_loose)
 
 
 @task("fault.grows")
