@@ -3,9 +3,15 @@
 import asyncio
 import contextlib
 import ctypes
+import gc
+import locale
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
@@ -434,3 +440,25 @@ def ends_process(cqt, how):
 def half_a_second(cqt, seconds):
     note(cqt)
     time.sleep(seconds)
+
+
+LEAVINGS: dict[str, Callable[[], object]] = {
+    "folder": lambda: os.chdir("/"),
+    "umask": lambda: os.umask(0o777),
+    "environment": lambda: os.environ.update(DATABASE_URL="nonsense", DJANGO_SETTINGS_MODULE="nonsense"),
+    "locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
+    "thread": lambda: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start(),
+    "children": lambda: subprocess.Popen(["sleep", "0.2"]),
+    "fork": lambda: os.waitpid(os.fork() or os._exit(0), 0),
+    "excepthook": lambda: setattr(sys, "excepthook", None),
+    "recursion limit": lambda: sys.setrecursionlimit(200),
+    "timer": lambda: signal.setitimer(signal.ITIMER_REAL, 0),
+    "garbage": gc.disable,
+}
+
+
+@task("fault.leaves_changed")
+def leaves_changed(cqt, how):
+    """Change what the process shares, and go."""
+    note(cqt)
+    LEAVINGS[how]()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cq.worker.options import WorkerOptions
 
-_LOOK_EVERY = 1.0
+_LOOK_EVERY = 0.25
 _MEGABYTE = 1024 * 1024
 
 
@@ -31,10 +31,10 @@ class Recycling:
         """Say how many more bodies this process may start while so many are running."""
         return float("inf") if self._max_tasks is None else self._max_tasks - self._bodies - running
 
-    def why_due(self) -> str | None:
-        """Say why this process has done enough; None: it has not."""
-        if self._max_tasks is not None and self._bodies >= self._max_tasks:
-            return f"it has run {self._bodies} tasks"
+    def why_due(self, running: int) -> str | None:
+        """Say why this process has enough with what is running; None: it has not."""
+        if self.left(running) <= 0:
+            return f"it has run {self._bodies} tasks and runs {running}"
         if self._max_rss is None or time.monotonic() < self._look_at:
             return None
         self._look_at = time.monotonic() + _LOOK_EVERY

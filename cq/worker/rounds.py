@@ -120,9 +120,7 @@ class Rounds(threading.Thread):
             must_wake = not self._statistics
             if body.interruption is not None:
                 self._recycling.note_body()
-                if not self._is_stopping and (why := self._recycling.why_due()):
-                    logger.info("process retires, for %s process=%s", why, self.process_id)
-                    self.retire()
+                self._retire_if_due()
             if _is_quiet(body):
                 ended = self._close(body)
             else:
@@ -148,19 +146,22 @@ class Rounds(threading.Thread):
         with self._condition:
             if self._interrupt_at is None:
                 self._interrupt_at = time.monotonic() + grace
-            if not self._is_stopping:
-                self._is_stopping = True
-                self.bodies.give_back_waiting()
+            self._is_stopping = True
+            self.bodies.give_back_waiting()
             self._condition.notify()
 
     def retire(self) -> None:
-        """Claim nothing more, and end when all has ended that runs here; another process may begin in this one's place."""
+        """Claim nothing more, and end when all has ended that was claimed; another process may begin in this one's place."""
         with self._condition:
             if not self._is_stopping:
                 self._is_stopping = True
                 self.bodies.marks.retired.note(time.monotonic())
-                self.bodies.give_back_waiting()
             self._condition.notify()
+
+    def _retire_if_due(self) -> None:
+        if not self._is_stopping and (why := self._recycling.why_due(len(self.bodies.known()))):
+            logger.info("process retires, for %s process=%s", why, self.process_id)
+            self.retire()
 
     def give_up(self, body: Body) -> None:
         """Go on without a body that was interrupted and does not end: only the end of this process can stop it."""
@@ -514,6 +515,9 @@ class Rounds(threading.Thread):
         for task in claimed:
             task_logger.debug("started task=%s name=%s attempt=%s", task.id, task.name, task.attempt)
             self.bodies.start(task)
+        with self._condition:
+            if self._recycling.left(len(self.bodies.known())) <= 0:
+                self._retire_if_due()
         if claimed and self._check_at is None:
             self._check_at = time.monotonic() + conf().POLL_INTERVAL
         empty, left_to_others = self.claims.note(wish, claimed, ready)
