@@ -462,3 +462,15 @@ def leaves_changed(cqt, how):
     """Change what the process shares, and go."""
     note(cqt)
     LEAVINGS[how]()
+
+
+@task("fault.storm")
+def storm(cqt, width, leaves):
+    """Make a tree of two levels, whose leaves take a moment."""
+    for _ in range(width):
+        cqt.subtask(storm_branch, (leaves,))
+
+
+@task("fault.storm_branch")
+def storm_branch(cqt, leaves):
+    cqt.subtask_many(process_id, [(0.005,)] * leaves)

@@ -365,6 +365,8 @@ def _check_effects() -> None:
         "fault.runs_alone_coroutine",
         "fault.process_id",
         "fault.waits_for",
+        "fault.storm",
+        "fault.storm_branch",
         "fault.queries",
         "fault.swallows_coroutine",
         "fault.blocks_loop",
