@@ -86,7 +86,7 @@ class Interruption:
     def run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run a function's body in this thread; `TaskTimeout` or `Fenced` if it was interrupted, whatever it did about that."""
         self.thread_id = threading.get_ident()
-        _here.interruption = self
+        outer, _here.interruption = _here.interruption, self
         try:
             try:
                 self._offer()
@@ -99,7 +99,7 @@ class Interruption:
                 raise self.meaning().with_traceback(error.__traceback__) from _told_by(error)
             raise
         finally:
-            _here.interruption = None
+            _here.interruption = outer
         if self.was_interrupted:
             raise self.meaning()
         return result
