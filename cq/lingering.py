@@ -47,6 +47,13 @@ def overtaken(process_id: UUID, ids: Sequence[UUID], claims: Sequence[int]) -> d
     return dict(database.execute(sql.OVERTAKEN, process_id, list(ids), list(claims)))
 
 
+def terminate(ids: Sequence[UUID]) -> None:
+    """Interrupt what goes on of these tasks, and of those that were revoked with them, after they were revoked more gently."""
+    holders = {process_id for (process_id,) in database.execute(sql.TERMINATE_LINGERING, list(ids))}
+    if holders:
+        database.on_commit(lambda: notifier.stop(holders))
+
+
 def unheard(worker_id: UUID, *, after: float) -> list[UUID]:
     """Name a worker's processes in which bodies go on for more than so many seconds that were to be interrupted."""
     return [process_id for (process_id,) in database.execute(sql.UNHEARD, worker_id, after)]

@@ -678,6 +678,18 @@ LINGERING_UNKNOWN = f"""
 SELECT DISTINCT task_id FROM cq_lingering
  WHERE process_id = %s AND NOT task_id = ANY(%s::uuid[]) AND since <= {NOW} - make_interval(secs => %s)
 """
+# Interrupt bodies that were only told so far, of these tasks and of what was revoked with them: few linger, so look up from those.
+TERMINATE_LINGERING = """
+WITH RECURSIVE up AS (
+    SELECT id, task_id AS above FROM cq_lingering WHERE NOT terminate
+    UNION
+    SELECT up.id, a.above
+      FROM up, LATERAL (SELECT status, parent_id, previous_id FROM cq_task WHERE id = up.above OFFSET 0) AS t,
+           LATERAL (VALUES (t.parent_id), (t.previous_id)) AS a(above)
+     WHERE t.status = 'REVOKED' AND a.above IS NOT NULL)
+UPDATE cq_lingering l SET terminate = true
+ WHERE l.id = ANY(ARRAY(SELECT id FROM up WHERE above = ANY(%s::uuid[]))) RETURNING l.process_id
+"""
 # In which processes of a worker do bodies go on for so long that were to be interrupted?
 UNHEARD = f"""
 SELECT DISTINCT p.id FROM cq_lingering l JOIN cq_process p ON p.id = l.process_id
@@ -756,5 +768,6 @@ SELECT EXISTS (SELECT 1 FROM cq_settlerequest)
     OR (SELECT true FROM cq_task WHERE status = 'RUNNING' AND {_SERVED} ORDER BY process_id LIMIT 1) IS NOT NULL
     OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} ORDER BY run_after LIMIT 1) IS NOT NULL
     OR {_FIRST_READY.format(crashes="true")} IS NOT NULL
-    OR EXISTS (SELECT 1 FROM cq_lingering l JOIN cq_task t ON t.id = l.task_id AND t.status = 'QUEUED')
+    OR EXISTS (SELECT 1 FROM cq_lingering l, LATERAL (SELECT status FROM cq_task WHERE id = l.task_id OFFSET 0) AS t
+                WHERE t.status = 'QUEUED')
 """

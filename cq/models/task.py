@@ -18,7 +18,7 @@ from django.db.models import NOT_PROVIDED, F, Q
 from django.db.models.base import ModelState
 from django.db.models.functions import Now
 
-from cq import current, database, engine, notifier, settle, states, waiter
+from cq import current, database, engine, lingering, notifier, settle, states, waiter
 from cq.call import Arguments, call_of
 from cq.definition import encode
 from cq.exceptions import DuplicateSubmitError, InvalidArguments, NotAllowedHere, TaskFailed, TaskFinished, TaskGone
@@ -472,6 +472,8 @@ def revoke(tasks: Sequence[Task], *, terminate: bool = False) -> bool:
             )
     ids = [task.id for task in tasks]
     revoked = engine.revoke(ids, reason="It was revoked.", terminate=terminate)
+    if terminate:
+        lingering.terminate(ids)
     later = engine.unfinished_after([task_id for task_id in ids if task_id not in revoked])
     for task_id in later:  # one by one: nobody shall wait for a task while holding another
         revoked += engine.revoke([task_id], reason="A task before it was revoked.", terminate=terminate)

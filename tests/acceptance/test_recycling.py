@@ -1,5 +1,9 @@
 """Processes that have done enough are replaced in order, and ends that do not look like a death are one."""
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 from django.db.models import Sum
 
@@ -8,6 +12,7 @@ from tests import fault_tasks
 from tests.processes import all_done, check_invariants, until
 
 pytestmark = pytest.mark.chaos
+MEMORY = Path("/sys/fs/cgroup")
 
 
 def outcomes(task):
@@ -151,5 +156,44 @@ def test_it_waits_in_no_process_for_a_free_thread(run_worker):
     lost = Task.objects.filter(pk__in=[task.pk for task in tasks]).exclude(status="SUCCESS")
     assert lost.count() <= 1, "beside the one that kills its process there is one thread"
     assert Task.objects.filter(pk__in=[task.pk for task in tasks], attempt=1).count() == len(tasks)
+    worker.stop_in_order()
+    check_invariants()
+
+
+def make_small_memory() -> Path | None:
+    """Make a folder of the kernel's in which processes have 300 MB, where this is allowed; those that take more are killed."""
+    for parent, limit in ((MEMORY / "memory", "memory.limit_in_bytes"), (MEMORY, "memory.max")):
+        group = parent / f"cq-test-{os.getpid()}"
+        with suppress(OSError):
+            group.mkdir()
+            if (group / limit).exists():
+                (group / limit).write_text(str(300 * 1024 * 1024))
+                return group
+            group.rmdir()
+    return None
+
+
+@pytest.fixture
+def small_memory():
+    group = make_small_memory()
+    if group is None:
+        pytest.skip("needs the right to make a memory cgroup")
+    yield group
+    until(lambda: not (group / "cgroup.procs").read_text().strip())
+    group.rmdir()
+
+
+def test_a_process_that_runs_out_of_memory_costs_only_the_task_that_took_it(run_worker, small_memory):
+    worker = run_worker("--threads", "1", cq={"LEASE": 60, "MAX_CRASHES": 2})
+    (small_memory / "cgroup.procs").write_text(str(worker.pid))
+    worker.ready()
+    greedy = fault_tasks.grows.delay(1000)
+    others = [fault_tasks.leaf.delay(0.01) for _ in range(20)]
+    all_done(but=run_worker.log)
+
+    greedy.refresh_from_db()
+    assert (greedy.status, outcomes(greedy)) == ("LOST", ["crashed", "crashed"])
+    assert greedy.reason == "Its worker process died 2 times while running it."
+    assert {outcomes(task)[-1] for task in others} == {"success"}
     worker.stop_in_order()
     check_invariants()

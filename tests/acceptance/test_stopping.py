@@ -41,7 +41,8 @@ def test_a_plain_revoke_is_told_to_bodies_that_ask(run_worker, layer, poll):
     worker.stop_in_order()
 
 
-def test_terminate_interrupts_running_bodies_down_to_the_last_subtask(run_worker, tmp_path):
+@pytest.mark.parametrize("insists", [False, True])
+def test_terminate_interrupts_running_bodies_down_to_the_last_subtask(run_worker, tmp_path, insists):
     worker = run_worker("--threads", "6", cq={"LEASE": 60, "POLL_INTERVAL": 20}).ready()
     (child,) = worker.children()
     neighbour = fault_tasks.once_until.delay(str(tmp_path / "end"))
@@ -51,7 +52,11 @@ def test_terminate_interrupts_running_bodies_down_to_the_last_subtask(run_worker
     run_worker.await_body(neighbour, *tasks, *tree.subtasks.all())
 
     for task in (tree, *tasks):
-        assert task.revoke(terminate=True)
+        assert task.revoke(terminate=not insists)
+    if insists:
+        assert Lingering.objects.count() == 4
+        for task in (tree, *tasks):
+            assert not task.revoke(terminate=True), "what is revoked stays so"
 
     nothing_lingers(run_worker)
     (tmp_path / "end").touch()
@@ -60,7 +65,7 @@ def test_terminate_interrupts_running_bodies_down_to_the_last_subtask(run_worker
     neighbour.refresh_from_db()
     assert (neighbour.status, neighbour.attempt) == ("SUCCESS", 1)
     assert set(Task.objects.exclude(pk=neighbour.pk).values_list("status", flat=True)) == {"REVOKED"}
-    assert set(tree.subtasks.values_list("terminate", flat=True)) == {True}
+    assert set(tree.subtasks.values_list("terminate", flat=True)) == {not insists}
     worker.stop_in_order()
 
 

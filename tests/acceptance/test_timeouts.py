@@ -87,6 +87,8 @@ def test_what_cannot_be_interrupted_is_left_behind_by_its_task_and_ends_with_its
 
     nothing_lingers()
     assert child not in worker.children()
+    assert "child retired" in worker.log
+    assert "is killed" not in worker.log
     for task in tasks:
         task.refresh_from_db()
         assert (task.status, task.exception, outcomes(task)) == ("FAILURE", "cq.exceptions.TaskTimeout", ["timeout"])

@@ -101,6 +101,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "OVERDUE": (names,),
         "OVERTAKEN": (ids["process"], some, [1] * 100),
         "LINGER": (ids["process"], some, [1] * 100),
+        "TERMINATE_LINGERING": (some,),
         "LINGERING_LOCK": (some,),
         "LINGERING_END": ([ids["process"]], some, some),
         "UNKNOWN_NAMES": (),

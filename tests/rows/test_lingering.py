@@ -238,3 +238,15 @@ def test_a_worker_that_drains_waits_for_what_lingers() -> None:
     Lingering.objects.create(task_id=task.id, process_id=process())
 
     assert engine.is_busy(None, [task.name])
+
+
+def test_who_insists_on_a_revoke_interrupts_what_went_on_below_it_and_nothing_else() -> None:
+    top, other = row(Status.WAITING), row(Status.RUNNING)
+    middle = row(Status.WAITING, parent=top)
+    below, mine = row(Status.RUNNING, parent=middle), row(Status.RUNNING)
+    engine.revoke([top.id, other.id, mine.id], reason="By a test.")
+    settle.settle_all()
+
+    lingering.terminate([top.id, mine.id])
+
+    assert set(Lingering.objects.filter(terminate=True).values_list("task_id", flat=True)) == {below.id, mine.id}
