@@ -474,3 +474,13 @@ def storm(cqt, width, leaves):
 @task("fault.storm_branch")
 def storm_branch(cqt, leaves):
     cqt.subtask_many(process_id, [(0.005,)] * leaves)
+
+
+@task("fault.cleans_up", atomic=False)
+def cleans_up(cqt, path):
+    begin(cqt)
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        Path(path).touch()

@@ -11,6 +11,7 @@ from uuid import UUID
 _ENTRY = 24
 _ID = 16
 _NO_ID = bytes(_ID)
+_EMPTY = bytes(_ENTRY)
 
 
 class Marks:
@@ -18,6 +19,7 @@ class Marks:
 
     def __init__(self, entries: int = 1024) -> None:
         self.memory = mmap.mmap(-1, entries * _ENTRY)
+        self._unmarked = bytes(entries * _ENTRY)
         self.free = list(range(entries))
         self.answered = Moment()
         # It claims nothing more and will end by itself.
@@ -42,7 +44,7 @@ class Marks:
     def end(self, mark: int | None) -> None:
         """Take a mark away: the body's outcome is written."""
         if mark is not None:
-            self.memory[mark * _ENTRY : mark * _ENTRY + _ID] = _NO_ID
+            self.memory[mark * _ENTRY : (mark + 1) * _ENTRY] = _EMPTY
             self.free.append(mark)
 
     def started(self) -> list[UUID]:
@@ -54,7 +56,10 @@ class Marks:
         return [UUID(bytes=task_id) for task_id, deadline in self._entries() if 0 < deadline < before]
 
     def _entries(self) -> list[tuple[bytes, float]]:
-        return [entry for entry in struct.iter_unpack(f"{_ID}sd", self.memory[:]) if entry[0] != _NO_ID]
+        memory = self.memory[:]
+        if memory == self._unmarked:
+            return []
+        return [entry for entry in struct.iter_unpack(f"{_ID}sd", memory) if entry[0] != _NO_ID]
 
     def clear(self, *, retired: bool = False) -> None:
         """Forget all marks, for the next process, or at an end in order."""

@@ -62,7 +62,7 @@ def _frames(interruption: Interruption) -> Iterator[FrameType | None]:
     """Yield the frames of a body from the outermost on."""
     if interruption.loop_task is None:
         frame = sys._current_frames().get(interruption.thread_id or 0)
-        yield from reversed([found for found, _ in traceback.walk_stack(frame)])
+        yield from reversed([found for found, _ in traceback.walk_stack(frame)] if frame is not None else [])
         return
     coroutine: Any = interruption.loop_task.get_coro()
     while coroutine is not None:

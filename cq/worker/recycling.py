@@ -20,6 +20,7 @@ class Recycling:
     def __init__(self, options: WorkerOptions) -> None:
         self._max_tasks = options.max_tasks
         self._max_rss = options.max_rss
+        self.is_limited = options.max_tasks is not None or options.max_rss is not None
         self._bodies = 0
         self._look_at = 0.0
 

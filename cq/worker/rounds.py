@@ -159,7 +159,9 @@ class Rounds(threading.Thread):
             self._condition.notify()
 
     def _retire_if_due(self) -> None:
-        if not self._is_stopping and (why := self._recycling.why_due(len(self.bodies.known()))):
+        if self._is_stopping or not self._recycling.is_limited:
+            return
+        if why := self._recycling.why_due(len(self.bodies.known())):
             logger.info("process retires, for %s process=%s", why, self.process_id)
             self.retire()
 
@@ -216,7 +218,12 @@ class Rounds(threading.Thread):
 
     @property
     def _room(self) -> int:
-        return 0 if self._is_stopping else int(min(self.bodies.room, self._recycling.left(len(self.bodies.known()))))
+        if self._is_stopping:
+            return 0
+        room = self.bodies.room
+        return (
+            room if not self._recycling.is_limited else int(min(room, self._recycling.left(len(self.bodies.known()))))
+        )
 
     def run(self) -> None:
         logger.debug("engine started process=%s", self.process_id)
@@ -516,7 +523,7 @@ class Rounds(threading.Thread):
             task_logger.debug("started task=%s name=%s attempt=%s", task.id, task.name, task.attempt)
             self.bodies.start(task)
         with self._condition:
-            if self._recycling.left(len(self.bodies.known())) <= 0:
+            if self._recycling.is_limited and self._recycling.left(len(self.bodies.known())) <= 0:
                 self._retire_if_due()
         if claimed and self._check_at is None:
             self._check_at = time.monotonic() + conf().POLL_INTERVAL

@@ -118,17 +118,18 @@ def test_what_may_start_only_once_is_lost_with_its_process_and_its_neighbour_is_
     check_invariants()
 
 
-@pytest.mark.parametrize("body", ["sleeps", "sleeps_loose", "sleeps_coroutine"])
-def test_what_may_start_only_once_is_lost_at_the_end_of_the_grace(run_worker, body):
+def test_what_may_start_only_once_is_lost_at_the_end_of_the_grace(run_worker):
     worker = run_worker("--grace", "0.5", cq={"LEASE": 60}).ready()
-    task = getattr(fault_tasks, body).using(on_lost="fail").delay(1000)
-    run_worker.await_body(task)
+    bodies = (fault_tasks.sleeps, fault_tasks.sleeps_loose, fault_tasks.sleeps_coroutine)
+    tasks = [body.using(on_lost="fail").delay(1000) for body in bodies]
+    run_worker.await_body(*tasks)
 
     worker.stop_in_order()
 
-    task.refresh_from_db()
-    assert (task.status, task.crashes, outcomes(task)) == ("LOST", 0, ["interrupted"])
-    assert task.reason == 'Its worker was stopped while running it, and on_lost="fail" allows no other start.'
+    for task in tasks:
+        task.refresh_from_db()
+        assert (task.status, task.crashes, outcomes(task)) == ("LOST", 0, ["interrupted"])
+        assert task.reason == 'Its worker was stopped while running it, and on_lost="fail" allows no other start.'
     check_invariants()
 
 
@@ -149,7 +150,7 @@ def test_it_waits_in_no_process_for_a_free_thread(run_worker):
     worker = run_worker("--threads", "2", "--processes", "2", cq={"LEASE": 60}).ready(2)
     for _ in range(40):
         fault_tasks.leaf.delay()
-    tasks = fault_tasks.leaf.using(on_lost="fail").delay_many([(0.002,)] * 300)
+    tasks = fault_tasks.leaf.using(on_lost="fail").delay_many([(0.002,)] * 150)
     fault_tasks.dies.using(on_lost="fail", priority=-1).delay()
     all_done(but=run_worker.log)
 

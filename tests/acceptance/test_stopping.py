@@ -69,27 +69,30 @@ def test_terminate_interrupts_running_bodies_down_to_the_last_subtask(run_worker
     worker.stop_in_order()
 
 
-@pytest.mark.parametrize(("body", "seconds"), [("sleeps_loose", 10**6), ("hogs", 1000)])
-def test_terminate_kills_what_does_not_heed_it_with_its_process(run_worker, tmp_path, body, seconds):
-    worker = run_worker("--threads", "2", "--grace", "1", cq={"LEASE": 60}).ready()
-    (child,) = worker.children()
-    neighbour = fault_tasks.once_until.delay(str(tmp_path / "end"))
-    run_worker.await_body(neighbour)
-    task = getattr(fault_tasks, body).delay(seconds)
-    run_worker.await_body(task)
+def test_terminate_kills_what_does_not_heed_it_with_its_process(run_worker, tmp_path):
+    """One sleeps where nothing wakes it, one holds the interpreter, so that its process hears nothing."""
+    workers = [run_worker(queue, "--threads", "2", "--grace", "1", cq={"LEASE": 60}).ready() for queue in "ab"]
+    old = [worker.children()[0] for worker in workers]
+    neighbours = [fault_tasks.once_until.using(queue=queue).delay(str(tmp_path / "end")) for queue in "ab"]
+    run_worker.await_body(*neighbours)
+    tasks = [fault_tasks.sleeps_loose.using(queue="a").delay(10**6), fault_tasks.hogs.using(queue="b").delay(1000)]
+    run_worker.await_body(*tasks)
 
-    assert task.revoke(terminate=True)
+    for task in tasks:
+        assert task.revoke(terminate=True)
 
     nothing_lingers(run_worker)
-    until(lambda: child not in worker.descendants())
-    until(lambda: Task.objects.get(pk=neighbour.pk).attempt == 2, what=run_worker.log)
+    until(lambda: all(Task.objects.get(pk=one.pk).attempt == 2 for one in neighbours), what=run_worker.log)
     (tmp_path / "end").touch()
     all_done(but=run_worker.log)
-    neighbour.refresh_from_db()
-    assert (neighbour.status, outcomes(neighbour)) == ("SUCCESS", ["interrupted", "success"])
-    assert Task.objects.get(pk=task.pk).status == "REVOKED"
+    for neighbour in neighbours:
+        neighbour.refresh_from_db()
+        assert (neighbour.status, outcomes(neighbour)) == ("SUCCESS", ["interrupted", "success"])
+    assert {Task.objects.get(pk=task.pk).status for task in tasks} == {"REVOKED"}
     assert Task.objects.aggregate(n=Sum("crashes"))["n"] == 0
-    worker.stop_in_order()
+    for worker, child in zip(workers, old, strict=True):
+        assert child not in worker.descendants()
+        worker.stop_in_order()
 
 
 def test_a_revoked_task_that_is_retried_starts_when_its_old_body_has_ended(run_worker, tmp_path):
