@@ -156,13 +156,33 @@ WITH RECURSIVE ready AS (
              ORDER BY t.queue LIMIT 1)
       FROM ready WHERE ready.queue IS NOT NULL)
 """
-READY_QUEUES = f"{_READY_QUEUES} SELECT queue FROM ready WHERE queue IS NOT NULL"
+# Is nothing to be claimed from a queue? What was said at run time counts, else what the settings say: by name, or as a list of names.
+_PAUSED = "coalesce((SELECT q.paused FROM cq_queue q WHERE q.name = {queue}), {by_settings})"
+_ONE_PAUSED = _PAUSED.format(queue="%s", by_settings="%s")
+_ANY_PAUSED = _PAUSED.format(queue="{queue}", by_settings="{queue} = ANY(%s::text[])")
+READY_QUEUES = f"""
+{_READY_QUEUES}
+SELECT queue FROM ready WHERE queue IS NOT NULL AND NOT {_ANY_PAUSED.format(queue="ready.queue")}
+"""
+
+# Pause a queue or let it go on; no row: it was so already.
+PAUSE = f"""
+INSERT INTO cq_queue AS q (name, paused, changed_at)
+SELECT said.name, said.paused, {NOW} FROM (SELECT %s::text AS name, %s::boolean AS paused) AS said
+ WHERE {_ONE_PAUSED} <> %s
+    ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, changed_at = excluded.changed_at WHERE q.paused <> excluded.paused
+RETURNING q.name
+"""
+HAS_QUEUE = "SELECT 1 FROM cq_queue WHERE name = %s"
+# Is a queue paused?
+IS_PAUSED = f"SELECT {_ONE_PAUSED}"
 
 # Take the best ready tasks of one queue for a living process.
 _CLAIM = f"""
 WITH me AS MATERIALIZED (
     SELECT p.id, w.host || '/' || p.pid AS label FROM cq_process p JOIN cq_worker w ON w.id = p.worker_id
-     WHERE p.id = %s AND p.ended_at IS NULL AND w.lease_until > {NOW} FOR KEY SHARE OF w FOR SHARE OF p)
+     WHERE p.id = %s AND p.ended_at IS NULL AND w.lease_until > {NOW} AND NOT {_ONE_PAUSED}
+       FOR KEY SHARE OF w FOR SHARE OF p)
 UPDATE cq_task t
    SET status = '{states.CLAIM.target}', claims = t.claims + 1, attempt = t.attempt + 1, process_id = me.id, worker = me.label,
        started_at = {LATER}, ended_at = NULL, outcome = NULL, admitted = t.key IS NULL
@@ -647,26 +667,34 @@ RETURNING t.id
 """
 
 _SERVED = "(%s::text[] IS NULL OR queue = ANY(%s::text[]))"
-# In the order of the ready index: without it the planner may read the whole table, past all finished rows, for the first one.
-_FIRST_READY = f"""(SELECT true FROM cq_task
-    WHERE status = 'QUEUED' AND admitted AND {{crashes}} AND {_SERVED} AND name = ANY(%s::text[])
-    ORDER BY queue, priority DESC, run_after, id LIMIT 1)"""
+_UNPAUSED = f"NOT {_ANY_PAUSED.format(queue='cq_task.queue')}"
+# Queue by queue, so that no pile in a paused one is walked through; and in the order of the ready index: without it the planner
+# may read the whole table, past all finished rows, for the first one.
+_FIRST_READY = f"""(
+    {_READY_QUEUES}
+    SELECT true FROM ready
+     WHERE queue IS NOT NULL AND {_SERVED} AND NOT {_ANY_PAUSED.format(queue="ready.queue")}
+       AND (SELECT true FROM cq_task t
+             WHERE t.status = 'QUEUED' AND t.admitted AND t.queue = ready.queue AND {{crashes}} AND t.name = ANY(%s::text[])
+             ORDER BY t.queue, t.priority DESC, t.run_after, t.id LIMIT 1)
+     LIMIT 1)"""
 
 # Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due)
 LOOK = f"""
 SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
        {_FIRST_READY.format(crashes="crashes = 0")} IS NOT NULL,
        (SELECT count(*) FROM (
-           SELECT 1 FROM cq_task WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND name = ANY(%s::text[])
+           SELECT 1 FROM cq_task
+            WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND {_UNPAUSED} AND name = ANY(%s::text[])
             ORDER BY queue, priority DESC, run_after, id LIMIT 64) AS suspects),
        EXISTS (SELECT 1 FROM cq_process WHERE ended_at IS NOT NULL) OR EXISTS (SELECT 1 FROM cq_worker WHERE lease_until < {NOW}),
        (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED}))
 """
 
-# Is there still something to run in these queues, or on its way back to them?
+# Is there still something to run in these queues, or on its way back to them? Paused ones wait for a person.
 BUSY = f"""
 SELECT EXISTS (SELECT 1 FROM cq_settlerequest)
     OR (SELECT true FROM cq_task WHERE status = 'RUNNING' AND {_SERVED} ORDER BY process_id LIMIT 1) IS NOT NULL
-    OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} ORDER BY run_after LIMIT 1) IS NOT NULL
+    OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} AND {_UNPAUSED} ORDER BY run_after LIMIT 1) IS NOT NULL
     OR {_FIRST_READY.format(crashes="true")} IS NOT NULL
 """

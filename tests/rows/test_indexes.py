@@ -64,12 +64,12 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
     new = "[" + ",".join(f'{{"id": "{uuid4()}", "previous_id": "{ids["before"]}"}}' for _ in range(10)) + "]"
     columns = [some, [1] * 100, ["SUCCESS"] * 100, [None] * 100, [""] * 100, [None] * 100, [None] * 100]
     return {
-        "CLAIM": (ids["process"], "q1", names, 10),
-        "CLAIM_SUSPECTS": (ids["process"], "q1", names, 10),
-        "READY_QUEUES": (),
+        "CLAIM": (ids["process"], "q1", False, "q1", names, 10),
+        "CLAIM_SUSPECTS": (ids["process"], "q1", False, "q1", names, 10),
+        "READY_QUEUES": ([],),
         "PEEK": (),
-        "LOOK": (None, None, names, None, None, names),
-        "BUSY": (None, None) * 3 + (names,),
+        "LOOK": (None, None, ["q2"], names) * 2,
+        "BUSY": (None, None, None, None, ["q2"], None, None, ["q2"], names),
         "ASK": (some, some, some),
         "ASKED": (UUID(int=0), 200),
         "SETTLE_LOCK": (some,),

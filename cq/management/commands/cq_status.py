@@ -81,7 +81,10 @@ def _queue_cells(queue: QueueState, shown: list[str]) -> Iterator[Cell]:
     for status in shown:
         yield Cell(f"{queue.numbers.get(status, 0):,}")
     yield Cell(duration(queue.oldest_due))
-    yield Cell("yes") if queue.is_served else Cell("no", "ERROR" if queue.ready else "WARNING")
+    if queue.is_paused:
+        yield Cell("paused", "WARNING")
+    else:
+        yield Cell("yes") if queue.is_served else Cell("no", "ERROR" if queue.ready else "WARNING")
 
 
 def _worker_cells(state: WorkerState) -> Iterator[Cell]:
