@@ -1,5 +1,6 @@
 """Pausing: nothing is claimed from a paused queue, nobody is woken for it, and what was said at run time beats the settings."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from django.db import connection
 from django.db.models.functions import Now
 
-from cq import engine, queues, registry, sql
+from cq import engine, notifier, queues, registry, sql
 from cq.exceptions import InvalidOption
 from cq.models import Queue, Task
 from cq.states import Status
@@ -16,6 +17,7 @@ from tests import tasks
 from tests.rows import make
 from tests.rows.elsewhere import elsewhere
 from tests.rows.make import process, row, take
+from tests.rows.test_guards import waits
 
 committed = pytest.mark.django_db(transaction=True)
 pytestmark = pytest.mark.django_db
@@ -184,3 +186,29 @@ def test_a_look_does_not_walk_through_the_pile_of_a_paused_queue() -> None:
         ((explained,),) = cursor.fetchall()
 
     assert explained[0]["Plan"]["Shared Hit Blocks"] < 60
+
+
+@committed
+def test_of_two_who_pause_at_once_one_has_changed_it() -> None:
+    with elsewhere() as other:
+        other.open()
+        first = other(queues.pause, "default")
+        with elsewhere() as third:
+            second = third.begin(queues.pause, "default")
+            assert waits(second)
+            other.commit()
+
+            assert (first, second.result(10)) == (True, False)
+
+
+@committed
+def test_the_workers_of_a_resumed_queue_are_woken() -> None:
+    async def hear() -> dict[str, Any]:
+        layer = notifier.layer()
+        assert layer is not None
+        return await asyncio.wait_for(layer.receive("cq.queue.heard"), 5)
+
+    queues.pause("heard")
+    queues.resume("heard")
+
+    assert asyncio.run(hear())["type"] == "cq.wake"
