@@ -178,11 +178,17 @@ HAS_QUEUE = "SELECT 1 FROM cq_queue WHERE name = %s"
 # Is a queue paused?
 IS_PAUSED = f"SELECT {_ONE_PAUSED}"
 
+# What must hold for a claim, as far as the task's own row tells, and who comes first. (`explain` says which of it does not.)
+_IS_READY = f"status IN ({states.CLAIM.guard}) AND admitted"
+_IS_IN_TIME = f"(start_by IS NULL OR start_by > {NOW} OR attempt > 0)"
+_BEST = "priority DESC, run_after, id"
+_IS_ALIVE = f"w.lease_until > {NOW}"
+
 # Take the best ready tasks of one queue for a living process.
 _CLAIM = f"""
 WITH me AS MATERIALIZED (
     SELECT p.id, w.host || '/' || p.pid AS label FROM cq_process p JOIN cq_worker w ON w.id = p.worker_id
-     WHERE p.id = %s AND p.ended_at IS NULL AND w.lease_until > {NOW} AND NOT {_ONE_PAUSED}
+     WHERE p.id = %s AND p.ended_at IS NULL AND {_IS_ALIVE} AND NOT {_ONE_PAUSED}
        FOR KEY SHARE OF w FOR SHARE OF p)
 UPDATE cq_task t
    SET status = '{states.CLAIM.target}', claims = t.claims + 1, attempt = t.attempt + 1, process_id = me.id, worker = me.label,
@@ -190,9 +196,8 @@ UPDATE cq_task t
   FROM me
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task
-         WHERE status IN ({states.CLAIM.guard}) AND admitted AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}}
-           AND (start_by IS NULL OR start_by > {NOW} OR attempt > 0)
-         ORDER BY priority DESC, run_after, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
+         WHERE {_IS_READY} AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}} AND {_IS_IN_TIME}
+         ORDER BY {_BEST} LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
     CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END,
@@ -751,4 +756,54 @@ PRUNE_STATISTICS = f"""
 DELETE FROM cq_statistic WHERE id = ANY(ARRAY(
     SELECT id FROM cq_statistic WHERE minute < {NOW} - make_interval(secs => %s) ORDER BY minute LIMIT %s FOR UPDATE SKIP LOCKED))
 RETURNING 1
+"""
+
+# What would a claim want of this task, and what of it holds? (worker: the living ones that serve its queue, and that know its name)
+EXPLAIN = f"""
+WITH task AS MATERIALIZED (
+    SELECT *, {_IS_READY} AS is_ready, {_IS_IN_TIME} AS is_in_time, {_ANY_PAUSED.format(queue="cq_task.queue")} AS is_paused
+      FROM cq_task WHERE id = %s),
+worker AS MATERIALIZED (
+    SELECT w.id, w.slots, w.names ? task.name AS knows,
+           jsonb_typeof(w.queues) IS DISTINCT FROM 'array' OR w.queues ? task.queue AS serves
+      FROM task, cq_worker w WHERE {_IS_ALIVE})
+SELECT t.id, t.name, t.queue, t.status, t.attempt, t.crashes, t.exception, t.error, t.outcome, t.force_chain, t.key, t.key_limit,
+       t.rate_starts, t.rate_seconds, t.run_after, t.start_by, t.prune_after, {NOW}, t.is_ready, t.is_in_time, t.is_paused,
+       (SELECT q.changed_at FROM cq_queue q WHERE q.name = t.queue AND q.paused),
+       before.id, before.name, before.status,
+       EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id),
+       (SELECT count(*) FROM worker WHERE serves), (SELECT count(*) FROM worker WHERE serves AND knows),
+       (SELECT count(*) FROM worker WHERE knows),
+       (SELECT coalesce(sum(slots), 0) FROM worker WHERE serves AND knows),
+       (SELECT count(*) FROM worker w JOIN cq_process p ON p.worker_id = w.id JOIN cq_task r ON r.process_id = p.id
+         WHERE w.serves AND w.knows AND r.status = 'RUNNING')
+  FROM task t LEFT JOIN cq_task before ON before.id = t.previous_id
+"""
+
+# How many ready tasks come before this one, as far as it is among the first of its queue?
+EXPLAIN_PLACE = f"""
+SELECT place FROM (
+    SELECT id, row_number() OVER () - 1 AS place FROM (
+        SELECT id FROM cq_task WHERE {_IS_READY} AND queue = (SELECT queue FROM cq_task WHERE id = %s)
+         ORDER BY {_BEST} LIMIT 1001) AS first) AS placed
+ WHERE id = %s
+"""
+
+# How many unfinished subtasks has this one, and which are the first?
+EXPLAIN_SUBTASKS = f"""
+SELECT (SELECT count(*) FROM cq_task WHERE parent_id = %s AND status IN ({_UNFINISHED})), id, name, status
+  FROM cq_task WHERE parent_id = %s AND status IN ({_UNFINISHED}) ORDER BY id LIMIT %s
+"""
+
+# Who has the places of this key?
+EXPLAIN_KEY = """
+SELECT id FROM cq_task WHERE key = %s AND status IN ('QUEUED', 'RUNNING') AND (status = 'RUNNING' OR admitted)
+UNION ALL SELECT task_id FROM cq_lingering WHERE key = %s
+"""
+# How many starts, or tasks admitted for one, count for the rate of this key, and when does the first of them count no more?
+EXPLAIN_STARTS = f"""
+SELECT (SELECT count(*) FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
+     + (SELECT count(*) FROM cq_task WHERE key = %s AND status = 'QUEUED' AND admitted),
+       (SELECT min(started_at) + w.seconds FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
+  FROM (SELECT make_interval(secs => %s) AS seconds) AS w
 """

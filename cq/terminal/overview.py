@@ -17,10 +17,10 @@ from django.db.models.functions import Now
 from cq import database, states
 from cq.conf import conf
 from cq.models import Process, Queue, SettleRequest, Worker
+from cq.moments import duration
 from cq.states import Status
 from cq.terminal.record import iso
 from cq.terminal.selection import tasks
-from cq.terminal.text import duration
 
 UNFINISHED = [status.value for status in Status if status in states.UNFINISHED]
 _DELAYED = [status.value for status in Status if status in states.DELAYED]

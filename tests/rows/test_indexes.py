@@ -100,6 +100,16 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "STRIKE_OFF": ([ids["process"]],),
         "UNKNOWN_NAMES": (),
         "REFUSE": (["nobody.knows"], 600),
+        "PRUNE_DUE": (500,),
+        "PRUNE_THESE": (some,),
+        "WORKFLOWS": (some,),
+        "LOCK_MEMBERS": (some,),
+        "POSTPONE_PRUNE": (60, some, [None] * 100),
+        "EXPLAIN": (["q2"], ids["parent"]),
+        "EXPLAIN_PLACE": (ids["parent"], ids["parent"]),
+        "EXPLAIN_SUBTASKS": (ids["parent"], ids["parent"], 3),
+        "EXPLAIN_KEY": ("k", "k"),
+        "EXPLAIN_STARTS": ("k", "k", "k", 60),
     }
 
 
@@ -108,6 +118,13 @@ def test_no_statement_reads_the_whole_table(full: dict[str, UUID], name: str) ->
     explained = plan(getattr(sql, name), *statements(full)[name])
 
     assert scanned(explained) & watched(name) == set(), explained
+
+
+@pytest.mark.parametrize("statement", sql.PRUNE)
+def test_no_part_of_a_prune_reads_the_whole_table(full: dict[str, UUID], statement: str) -> None:
+    explained = plan(statement, [uuid4() for _ in range(100)])
+
+    assert scanned(explained) & {"cq_task", "cq_settlerequest"} == set(), explained
 
 
 def test_a_claim_walks_the_ready_index_and_does_not_sort(full: dict[str, UUID]) -> None:

@@ -9,10 +9,10 @@ from django.core.management.base import CommandError, CommandParser
 
 from cq import database, queues
 from cq.exceptions import InvalidOption
+from cq.moments import duration
 from cq.terminal.command import TerminalCommand
 from cq.terminal.overview import QueueState, look
 from cq.terminal.table import Cell, Column, Row, table
-from cq.terminal.text import duration
 
 _COLUMNS = (
     Column("QUEUE", gives_way=True),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cq.moments import duration
 from cq.terminal.command import TerminalCommand
 from cq.terminal.overview import UNFINISHED, Overview, QueueState, WorkerState, look
 from cq.terminal.table import Cell, Column, Row, table
-from cq.terminal.text import counts, duration, one_line, wrap
+from cq.terminal.text import counts, one_line, wrap
 
 _ALWAYS_SHOWN = ("QUEUED", "RUNNING")
 
