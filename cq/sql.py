@@ -807,3 +807,9 @@ SELECT (SELECT count(*) FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL 
        (SELECT min(started_at) + w.seconds FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
   FROM (SELECT make_interval(secs => %s) AS seconds) AS w
 """
+
+# What are the next calls whose bodies have yet to run? Page by page in the order of ids: no cursor stays open.
+STORED_CALLS = f"""
+SELECT id, name, queue, args::text, kwargs::text, pass_result, status = 'PENDING' AND previous_id IS NULL FROM cq_task
+ WHERE id > %s AND status IN ({sql_list(states.UNFINISHED - {states.Status.RUNNING, states.Status.WAITING})}) ORDER BY id LIMIT %s
+"""

@@ -105,6 +105,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "WORKFLOWS": (some,),
         "LOCK_MEMBERS": (some,),
         "POSTPONE_PRUNE": (60, some, [None] * 100),
+        "STORED_CALLS": (UUID(int=0), 200),
         "EXPLAIN": (["q2"], ids["parent"]),
         "EXPLAIN_PLACE": (ids["parent"], ids["parent"]),
         "EXPLAIN_SUBTASKS": (ids["parent"], ids["parent"], 3),

@@ -231,6 +231,18 @@ def test_what_is_chained_on_after_the_first_look_is_seen_by_the_second(end: bool
 
 
 @committed
+def test_what_is_reopened_after_the_first_look_is_seen_by_the_second() -> None:
+    top = root(Status.INCOMPLETE)
+    child = member(top)
+    behind = row(Status.FAILURE, workflow=top, previous=top, finished_at=ago(7200))
+
+    with elsewhere() as web, pausing_at("prune.looked", lambda: web(engine.reopen, behind.pk)):
+        assert prune.prune().workflows == 0
+
+    assert make.statuses(top, child, behind) == [Status.INCOMPLETE, Status.SUCCESS, Status.QUEUED]
+
+
+@committed
 def test_whoever_chains_onto_what_is_being_removed_finds_it_gone() -> None:
     top = root()
     child = member(top)
