@@ -392,21 +392,32 @@ asked AS (
 SELECT id FROM revoked
 """
 
-# Release or skip the successors of tasks that have ended.
+# Release or skip the successors of tasks that have ended, and on through those that are skipped: along a chain as far as it is free.
+# A link that is not asked for has no successor yet; whoever chains onto it now leaves a request of his own.
 SETTLE_RELEASE = f"""
-WITH ready AS MATERIALIZED (
-    SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs,
-           {_RELEASED_DUE} AS due
+WITH RECURSIVE walk AS (
+    SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs
       FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
      WHERE n.previous_id = ANY(%s::uuid[]) AND n.status IN ({states.RELEASE.guard}) AND before.status IN ({_TERMINAL})
        AND (before.status <> 'REVOKED' OR n.created_at >= before.finished_at)
-     LIMIT 5000 FOR NO KEY UPDATE OF n SKIP LOCKED),
+    UNION ALL
+    SELECT n.id, n.force_chain FROM walk JOIN cq_task n ON n.previous_id = walk.id
+     WHERE NOT walk.runs AND n.status IN ({states.RELEASE.guard})),
+near AS MATERIALIZED (SELECT * FROM walk LIMIT 1000),
+free AS MATERIALIZED (
+    SELECT n.id, n.previous_id, near.runs, {_RELEASED_DUE} AS due FROM near JOIN cq_task n USING (id)
+     WHERE n.status IN ({states.RELEASE.guard}) FOR NO KEY UPDATE OF n SKIP LOCKED),
+sure AS (
+    SELECT * FROM free WHERE previous_id = ANY(%s::uuid[])
+    UNION ALL
+    SELECT free.* FROM sure JOIN free ON free.previous_id = sure.id AND NOT sure.runs),
 moved AS (
-    UPDATE cq_task t SET {_RELEASE} FROM ready WHERE t.id = ready.id
+    UPDATE cq_task t SET {_RELEASE} FROM sure WHERE t.id = sure.id
     RETURNING t.id, t.parent_id, t.status, t.queue),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
-    SELECT id FROM moved WHERE status = 'SKIPPED'
+    SELECT s.id FROM sure s WHERE NOT s.runs AND EXISTS (
+        SELECT 1 FROM cq_task n WHERE n.previous_id = s.id AND n.status = 'PENDING' AND NOT n.id IN (SELECT id FROM sure))
     UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
 SELECT id, status, queue FROM moved
 """

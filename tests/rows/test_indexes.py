@@ -76,7 +76,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "SETTLE_TAKE": (some, some),
         "SETTLE_END": ([ids["parent"]],),
         "SETTLE_REVOKE": (some,),
-        "SETTLE_RELEASE": (some,),
+        "SETTLE_RELEASE": (some, some),
         "SETTLE_AGAIN": (some,),
         "PROMOTE": (),
         "REVOKE": (some, "", False),
