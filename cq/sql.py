@@ -410,7 +410,7 @@ free AS MATERIALIZED (
 sure AS (
     SELECT * FROM free WHERE previous_id = ANY(%s::uuid[])
     UNION ALL
-    SELECT free.* FROM sure JOIN free ON free.previous_id = sure.id AND NOT sure.runs),
+    SELECT free.* FROM sure JOIN free ON free.previous_id = sure.id),
 moved AS (
     UPDATE cq_task t SET {_RELEASE} FROM sure WHERE t.id = sure.id
     RETURNING t.id, t.parent_id, t.status, t.queue),

@@ -29,3 +29,12 @@ class Refers(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pk}"
+
+
+class Keyed(models.Model):
+    """A row whose key may be longer than a reference can be."""
+
+    key = models.CharField(primary_key=True, max_length=500)
+
+    def __str__(self) -> str:
+        return self.key
