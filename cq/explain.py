@@ -126,7 +126,7 @@ def _delayed(seen: _Seen, status: Status) -> Iterator[str]:
         }[status]
         yield f"{verb} {_at(seen.run_after, seen.now)}."
         return
-    yield f"It is due since {_since(seen.run_after, seen.now)}: a worker makes it ready in a moment."
+    yield f"It was due {_ago(seen.run_after, seen.now)}: a worker makes it ready in a moment."
     yield from _workers(seen)
 
 
@@ -155,8 +155,8 @@ def _queued(seen: _Seen) -> Iterator[str]:
 
 def _paused(seen: _Seen) -> Iterator[str]:
     if seen.is_paused:
-        since = "by CQ['QUEUES']" if seen.paused_at is None else f"since {_since(seen.paused_at, seen.now)}"
-        yield f"Its queue {seen.queue} is paused {since}."
+        how = "is paused by CQ['QUEUES']" if seen.paused_at is None else f"was paused {_ago(seen.paused_at, seen.now)}"
+        yield f"Its queue {seen.queue} {how}."
 
 
 def _workers(seen: _Seen) -> Iterator[str]:
@@ -172,7 +172,7 @@ def _workers(seen: _Seen) -> Iterator[str]:
 
 def _late(seen: _Seen) -> Iterator[str]:
     if not seen.is_in_time and seen.start_by is not None:
-        yield f"It was to start until {_since(seen.start_by, seen.now)}; that is over, and it expires in a moment."
+        yield f"Its time to start was over {_ago(seen.start_by, seen.now)}: it expires in a moment."
 
 
 def _lingering(seen: _Seen) -> Iterator[str]:
@@ -222,8 +222,8 @@ def _at(moment: datetime, now: datetime) -> str:
     return f"at {instant(moment)}, in {duration(moment - now)}" if moment > now else "in a moment"
 
 
-def _since(moment: datetime, now: datetime) -> str:
-    return f"{instant(moment)}, for {duration(now - moment)}"
+def _ago(moment: datetime, now: datetime) -> str:
+    return f"at {instant(moment)}, {duration(now - moment)} ago"
 
 
 def _so_many(number: int, noun: str) -> str:

@@ -1,11 +1,12 @@
 """A long chain behind a task that went wrong is skipped in a few statements, and as far as nobody else has hold of it."""
 
 import time
+from uuid import UUID
 
 import pytest
 from django.db import connection
 
-from cq import settle
+from cq import engine, settle
 from cq.models import SettleRequest, Task
 from cq.states import Status
 from tests import tasks
@@ -136,6 +137,34 @@ def test_a_chain_that_is_revoked_in_its_middle_while_it_is_skipped_ends_for_cert
 
         assert all(Task.objects.get(pk=link.pk).is_done for link in links)
         assert statuses(*links[:3]) == [Status.SKIPPED] * 3
+
+
+@committed
+def test_a_link_that_is_revoked_between_the_look_and_the_lock_stays_revoked() -> None:
+    """The statement looks at a long chain for some milliseconds before it locks the last link."""
+    for pause in range(8):
+        head = row(Status.FAILURE)
+        long_chain(head, 800)
+        last = Task.objects.exclude(next__isnull=False).get(workflow=head)
+
+        def revoke(last: Task = last, pause: int = pause) -> list[UUID]:
+            time.sleep(pause / 1000)  # at another moment in each round
+            return engine.revoke([last.pk], reason="")
+
+        _, revoked = together(lambda head=head: settle.settle([head.pk]), revoke)
+        settle.settle_all()
+
+        assert status(last) == (Status.REVOKED if revoked else Status.SKIPPED)
+        Task.objects.all().delete()
+
+
+def test_one_statement_goes_so_far_and_no_farther() -> None:
+    head = row(Status.FAILURE)
+    long_chain(head, 1001)
+
+    first, second = settle.settle([head.pk]), settle.settle_all()
+
+    assert (len(first.ended), len(second.ended)) == (1000, 1)
 
 
 @committed
