@@ -65,15 +65,18 @@ def asked(after: str = "") -> list[str]:
 
 def admit(keys: Sequence[str]) -> Admitted:
     """Settle these keys, as far as they are known and nobody else is on them: counting and what follows are true together."""
-    with database.read_committed():
-        locked = [key for (key,) in database.execute(sql.KEY_LOCK, list(keys))]
-        failpoint("admission.locked")
+    with database.round_trip() as trip:
+        found = trip.send(sql.KEY_LOCK, list(keys))
+        trip.arrive()
+        locked = [key for (key,) in found.rows()]
+        trip.failpoint("admission.locked")
         if not locked:
             return Admitted(is_complete=False)
-        database.execute(sql.KEY_TAKE, locked)
-        failpoint("admission.taken")
-        rows = database.execute(sql.ADMIT, locked)
-        failpoint("admission.before_commit")
+        trip.send(sql.KEY_TAKE, locked)
+        trip.failpoint("admission.taken")
+        admitted = trip.send(sql.ADMIT, locked)
+        trip.failpoint("admission.before_commit")
+    rows = admitted.rows()
     looks = [seconds for _, seconds in rows if seconds is not None]
     is_complete = len(locked) == len(keys) and 0 not in looks
     return Admitted({queue for queue, _ in rows if queue is not None}, min(looks, default=None), is_complete)

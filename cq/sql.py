@@ -516,8 +516,9 @@ _TO_SETTLE = "EXISTS (SELECT 1 FROM cq_settlerequest) OR EXISTS (SELECT 1 FROM c
 # Is anything to be settled, a task or a key, and when is the next thing due?
 PEEK = f"SELECT {_TO_SETTLE}, {_NEXT_DUE}"
 
-# Is any key to be settled besides these?
-KEYS_ASKED = "SELECT EXISTS (SELECT 1 FROM cq_keyrequest WHERE NOT key = ANY(%s::text[]))"
+# Is any key to be settled besides these? In the order of the index, which learns on the way what is gone: else a key that is busy
+# gets slower and slower until the next vacuum.
+KEYS_ASKED = "SELECT (SELECT true FROM cq_keyrequest WHERE NOT key = ANY(%s::text[]) ORDER BY key LIMIT 1) IS NOT NULL"
 
 # Which keys are to be settled, from this one on: asked for, or because their rate lets the next one start?
 KEYS = f"""
@@ -544,15 +545,18 @@ KEY_LOCK = "SELECT name FROM cq_key WHERE name = ANY(%s::text[]) ORDER BY name F
 # Delete their requests. BEFORE counting, as in SETTLE_TAKE.
 KEY_TAKE = "DELETE FROM cq_keyrequest WHERE key = ANY(%s::text[])"
 
+# `admitted >= true` and `admitted < true` say what `admitted` and `NOT admitted` do, but to no index than that of the keys: where little
+# is known of a table that has just grown, the planner takes any partial index for short, and walks all that is ready or waiting.
 # A place is taken by what runs, by a body that may still run although its task moved on, and by what is admitted already.
 _TAKEN = """(SELECT count(*) FROM cq_task t WHERE t.key = g.key AND t.status = 'RUNNING')
         + (SELECT count(*) FROM cq_lingering l WHERE l.key = g.key)
-        + (SELECT count(*) FROM cq_task t WHERE t.key = g.key AND t.status = 'QUEUED' AND t.admitted)"""
+        + (SELECT count(*) FROM cq_task t WHERE t.key = g.key AND t.status = 'QUEUED' AND t.admitted >= true)"""
 _PLACES = (
     "LEAST(coalesce({row}.key_limit, 2147483647), CASE WHEN {row}.is_coroutine THEN coroutines ELSE functions END)"
 )
-_WAITING = """t.key = {key} AND t.status = 'QUEUED' AND NOT t.admitted
+_WAITING = """t.key = {key} AND t.status = 'QUEUED' AND t.admitted < true
              AND NOT EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id)"""
+_IN_LINE = "t.status, t.admitted, t.priority DESC, t.run_after, t.id"
 # A start that a process has not begun with any more when it gave it back is none.
 _STARTS = """t.key = w.key AND t.started_at > w.since AND (t.status = 'RUNNING' OR t.outcome IS NOT NULL)
                AND NOT EXISTS (SELECT 1 FROM cq_pastattempt p WHERE p.task_id = t.id AND p.number = t.attempt)"""
@@ -564,24 +568,22 @@ WITH living AS MATERIALIZED (
     SELECT coalesce(sum(slots), 0) AS functions, coalesce(sum(coroutines), 0) AS coroutines
       FROM cq_worker WHERE lease_until > {NOW}),
 taken AS MATERIALIZED (
-    SELECT g.key, {_TAKEN} AS places,
-           EXISTS (SELECT 1 FROM cq_task t WHERE t.key = g.key AND t.status IN ('QUEUED', 'RUNNING')) AS has_tasks
-      FROM unnest(%s::text[]) AS g(key)),
+    SELECT g.key, {_TAKEN} AS places FROM unnest(%s::text[]) AS g(key)),
 sized AS MATERIALIZED (
     SELECT taken.key, places, functions, coroutines,
            LEAST(1000, GREATEST(0, LEAST({_PLACES.format(row="first")} - places, first.rate_starts))) + 1 AS size
       FROM living, taken, LATERAL (
            SELECT t.key_limit, t.rate_starts, t.is_coroutine FROM cq_task t WHERE {_WAITING.format(key="taken.key")}
-            ORDER BY t.priority DESC, t.run_after, t.id LIMIT 1) AS first),
+            ORDER BY {_IN_LINE} LIMIT 1) AS first),
 waiting AS MATERIALIZED (
     SELECT sized.*, c.*, row_number() OVER (PARTITION BY sized.key ORDER BY c.priority DESC, c.run_after, c.id) AS n
       FROM sized, LATERAL (
            SELECT t.id, t.priority, t.run_after, t.key_limit, t.rate_starts, t.rate_seconds, t.is_coroutine
              FROM cq_task t WHERE {_WAITING.format(key="sized.key")}
-            ORDER BY t.priority DESC, t.run_after, t.id LIMIT sized.size) AS c),
+            ORDER BY {_IN_LINE} LIMIT sized.size) AS c),
 begun AS MATERIALIZED (
     SELECT w.key, w.rate_seconds, s.starts, LEAST(s.oldest, {NOW}) + (w.rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS look_at,
-           (SELECT count(*) FROM cq_task t WHERE t.key = w.key AND t.status = 'QUEUED' AND t.admitted) AS admitted
+           (SELECT count(*) FROM cq_task t WHERE t.key = w.key AND t.status = 'QUEUED' AND t.admitted >= true) AS admitted
       FROM (SELECT DISTINCT key, rate_seconds, {NOW} - (rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS since
               FROM waiting WHERE rate_starts IS NOT NULL) AS w,
            LATERAL (
@@ -597,20 +599,20 @@ judged AS MATERIALIZED (
 line AS MATERIALIZED (
     SELECT key, id, n, size, has_start, look_at, bool_and(has_place AND has_start) OVER (PARTITION BY key ORDER BY n) AS fits FROM judged),
 free AS MATERIALIZED (
-    SELECT id FROM cq_task WHERE id = ANY(ARRAY(SELECT id FROM line WHERE fits)) AND status = 'QUEUED' AND NOT admitted
+    SELECT id FROM cq_task WHERE id = ANY(ARRAY(SELECT id FROM line WHERE fits)) AND status = 'QUEUED' AND admitted < true
        FOR NO KEY UPDATE SKIP LOCKED),
 moved AS (
-    UPDATE cq_task t SET admitted = true FROM free WHERE t.id = free.id AND t.status = 'QUEUED' AND NOT t.admitted
+    UPDATE cq_task t SET admitted = true FROM free WHERE t.id = free.id
     RETURNING t.id, t.queue),
 again AS (
     INSERT INTO cq_keyrequest (key)
     SELECT DISTINCT key FROM line WHERE fits AND (NOT id = ANY(ARRAY(SELECT id FROM moved)) OR n = size) RETURNING key),
 later AS MATERIALIZED (
     SELECT taken.key, min(line.look_at) FILTER (WHERE NOT fits AND NOT has_start) AS look_at
-      FROM taken LEFT JOIN line USING (key) WHERE has_tasks OR places > 0 GROUP BY taken.key),
+      FROM taken LEFT JOIN line USING (key) WHERE places > 0 OR id IS NOT NULL GROUP BY taken.key),
 marked AS (
     UPDATE cq_key k SET look_at = later.look_at FROM later WHERE k.name = later.key AND k.look_at IS DISTINCT FROM later.look_at),
-forgotten AS (DELETE FROM cq_key k USING taken WHERE k.name = taken.key AND NOT has_tasks AND places = 0)
+forgotten AS (DELETE FROM cq_key k USING taken WHERE k.name = taken.key AND NOT EXISTS (SELECT 1 FROM later WHERE later.key = taken.key))
 SELECT queue, NULL::float8 FROM moved GROUP BY queue
  UNION ALL SELECT NULL, 0 WHERE EXISTS (SELECT 1 FROM again)
  UNION ALL SELECT NULL, extract(epoch FROM min(look_at) - {NOW})::float8 FROM later HAVING min(look_at) IS NOT NULL
@@ -757,7 +759,7 @@ present AS (
       FROM present WHERE present.key IS NOT NULL)
 INSERT INTO cq_keyrequest (key)
 SELECT key FROM present
- WHERE EXISTS (SELECT 1 FROM cq_task t WHERE t.key = present.key AND t.status = 'QUEUED' AND NOT t.admitted)
+ WHERE EXISTS (SELECT 1 FROM cq_task t WHERE t.key = present.key AND t.status = 'QUEUED' AND t.admitted < true)
 """
 ENTER_PROCESS = "INSERT INTO cq_process (id, worker_id, pid) VALUES (%s, %s, %s) ON CONFLICT (id) DO NOTHING"
 
