@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from math import inf
 
 from cq import database, sql
-from cq.failpoints import failpoint
 
 BATCH = 200
 
