@@ -23,7 +23,7 @@ def end(process_ids: Sequence[UUID], task_ids: Sequence[UUID]) -> set[UUID]:
         rows = database.execute(sql.LINGERING_END, list(process_ids), locked, list(task_ids))
         queues = {queue for _, queue in rows if queue is not None}
         left = {task_id for (task_id,) in database.execute(sql.LINGERING_IN, list(process_ids))}
-        if queues:
+        if rows:
             database.on_commit(lambda: notifier.wake(queues))
     return left.intersection(task_ids)
 

@@ -372,6 +372,8 @@ def _check_effects() -> None:
         "fault.blocks_loop",
         "fault.once_sleeps",
         "fault.tells",
+        "fault.is_inside",
+        "fault.is_inside_too",
     }
     for task in Task.objects.filter(name__startswith="fault.").exclude(name__in=without).iterator():
         came = effects.get(task.id, [])
