@@ -153,7 +153,7 @@ def adopt(parent_id: UUID, ids: Sequence[UUID]) -> set[UUID]:
 
 def ready_queues() -> list[str]:
     """Name the queues that have tasks to be claimed."""
-    return [queue for (queue,) in database.execute(sql.READY_QUEUES)]
+    return [queue for (queue,) in database.execute(sql.READY_QUEUES, conf().paused_queues)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
     with database.round_trip() as trip:
         finishing = _Finishing(trip, outcomes) if outcomes else None
         claims = _send_claims(trip, wish) if wish else []
-        looked = trip.send(sql.READY_QUEUES) if wish and wish.looks else None
+        looked = trip.send(sql.READY_QUEUES, conf().paused_queues) if wish and wish.looks else None
         keys = trip.send(sql.KEYS_ASKED, list(wish.own_keys)) if wish and wish.own_keys is not None else None
         trip.failpoint("exchange.before_commit")
     failpoint("exchange.after_commit")
@@ -232,7 +232,11 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
 def _send_claims(trip: RoundTrip, wish: Wish) -> list[Reply]:
     statement = sql.CLAIM_SUSPECTS if wish.suspects else sql.CLAIM
     shares = [(queue, share) for queue, share in wish.shares.items() if share]
-    return [trip.send(statement, wish.process_id, queue, list(wish.names), share) for queue, share in shares]
+    paused = conf().paused_queues
+    return [
+        trip.send(statement, wish.process_id, queue, queue in paused, queue, list(wish.names), share)
+        for queue, share in shares
+    ]
 
 
 @contextmanager
@@ -538,14 +542,16 @@ def look(queues: Sequence[str] | None, names: Sequence[str]) -> Look:
     """Look whether there is anything to do for a worker of these queues and names."""
     served = list(queues) if queues is not None else None
     known = list(names)
-    ((settle, ready, suspects, dead, due),) = database.execute(sql.LOOK, served, served, known, served, served, known)
+    each = served, served, conf().paused_queues, known
+    ((settle, ready, suspects, dead, due),) = database.execute(sql.LOOK, *each, *each)
     return Look(settle, ready, suspects, dead, due)
 
 
 def is_busy(queues: Sequence[str] | None, names: Sequence[str]) -> bool:
     """Say whether in these queues anything runs, can be claimed or will be retried, or anything is to be settled."""
     served = list(queues) if queues is not None else None
-    ((busy,),) = database.execute(sql.BUSY, *[served, served] * 3, list(names))
+    each = served, served, conf().paused_queues
+    ((busy,),) = database.execute(sql.BUSY, served, served, *each, *each, list(names))
     return bool(busy)
 
 

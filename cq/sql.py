@@ -216,7 +216,8 @@ SHORT_WAIT = "SET LOCAL lock_timeout = '10ms'"
 
 # Make a chain that the body itself has enqueued its subtask.
 ADOPT = """
-UPDATE cq_task t SET parent_id = maker.id, workflow_id = coalesce(maker.workflow_id, maker.id), depth = maker.depth + 1
+UPDATE cq_task t SET parent_id = maker.id, workflow_id = coalesce(maker.workflow_id, maker.id), depth = maker.depth + 1,
+       result_ttl = NULL, prune_after = NULL
   FROM cq_task maker WHERE maker.id = %s AND t.id = ANY(%s::uuid[]) AND t.parent_id IS NULL
 RETURNING t.id
 """
@@ -230,22 +231,47 @@ WITH RECURSIVE ready AS (
              ORDER BY t.queue LIMIT 1)
       FROM ready WHERE ready.queue IS NOT NULL)
 """
-READY_QUEUES = f"{_READY_QUEUES} SELECT queue FROM ready WHERE queue IS NOT NULL"
+# Is nothing to be claimed from a queue? What was said at run time counts, else what the settings say: by name, or as a list of names.
+_PAUSED = "coalesce((SELECT q.paused FROM cq_queue q WHERE q.name = {queue}), {by_settings})"
+_ONE_PAUSED = _PAUSED.format(queue="%s", by_settings="%s")
+_ANY_PAUSED = _PAUSED.format(queue="{queue}", by_settings="{queue} = ANY(%s::text[])")
+READY_QUEUES = f"""
+{_READY_QUEUES}
+SELECT queue FROM ready WHERE queue IS NOT NULL AND NOT {_ANY_PAUSED.format(queue="ready.queue")}
+"""
+
+# Pause a queue or let it go on; no row: it was so already.
+PAUSE = f"""
+INSERT INTO cq_queue AS q (name, paused, changed_at)
+SELECT said.name, said.paused, {NOW} FROM (SELECT %s::text AS name, %s::boolean AS paused) AS said
+ WHERE {_ONE_PAUSED} <> %s
+    ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, changed_at = excluded.changed_at WHERE q.paused <> excluded.paused
+RETURNING q.name
+"""
+HAS_QUEUE = "SELECT 1 FROM cq_queue WHERE name = %s"
+# Is a queue paused?
+IS_PAUSED = f"SELECT {_ONE_PAUSED}"
+
+# What must hold for a claim, as far as the task's own row tells, and who comes first. (`explain` says which of it does not.)
+_IS_READY = f"status IN ({states.CLAIM.guard}) AND admitted"
+_IS_IN_TIME = f"(start_by IS NULL OR start_by > {NOW} OR attempt > 0)"
+_BEST = "priority DESC, run_after, id"
+_IS_ALIVE = f"w.lease_until > {NOW}"
 
 # Take the best ready tasks of one queue for a living process.
 _CLAIM = f"""
 WITH me AS MATERIALIZED (
     SELECT p.id, w.host || '/' || p.pid AS label FROM cq_process p JOIN cq_worker w ON w.id = p.worker_id
-     WHERE p.id = %s AND p.ended_at IS NULL AND w.lease_until > {NOW} FOR KEY SHARE OF w FOR SHARE OF p)
+     WHERE p.id = %s AND p.ended_at IS NULL AND {_IS_ALIVE} AND NOT {_ONE_PAUSED}
+       FOR KEY SHARE OF w FOR SHARE OF p)
 UPDATE cq_task t
    SET status = '{states.CLAIM.target}', claims = t.claims + 1, attempt = t.attempt + 1, process_id = me.id, worker = me.label,
        started_at = {LATER}, ended_at = NULL, outcome = NULL, admitted = t.key IS NULL
   FROM me
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task
-         WHERE status IN ({states.CLAIM.guard}) AND admitted AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}}
-           AND (start_by IS NULL OR start_by > {NOW} OR attempt > 0)
-         ORDER BY priority DESC, run_after, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
+         WHERE {_IS_READY} AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}} AND {_IS_IN_TIME}
+         ORDER BY {_BEST} LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
     CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END, t.key,
@@ -440,21 +466,32 @@ asked AS (
 SELECT id FROM revoked
 """
 
-# Release or skip the successors of tasks that have ended.
+# Release or skip the successors of tasks that have ended, and on through those that are skipped: along a chain as far as it is free.
+# A link that is not asked for has no successor yet; whoever chains onto it now leaves a request of his own.
 SETTLE_RELEASE = f"""
-WITH ready AS MATERIALIZED (
-    SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs,
-           {_RELEASED_DUE} AS due
+WITH RECURSIVE walk AS (
+    SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs
       FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
      WHERE n.previous_id = ANY(%s::uuid[]) AND n.status IN ({states.RELEASE.guard}) AND before.status IN ({_TERMINAL})
        AND (before.status <> 'REVOKED' OR n.created_at >= before.finished_at)
-     LIMIT 5000 FOR NO KEY UPDATE OF n SKIP LOCKED),
+    UNION ALL
+    SELECT n.id, n.force_chain FROM walk JOIN cq_task n ON n.previous_id = walk.id
+     WHERE NOT walk.runs AND n.status IN ({states.RELEASE.guard})),
+near AS MATERIALIZED (SELECT * FROM walk LIMIT 1000),
+free AS MATERIALIZED (
+    SELECT n.id, n.previous_id, near.runs, {_RELEASED_DUE} AS due FROM near JOIN cq_task n USING (id)
+     WHERE n.status IN ({states.RELEASE.guard}) FOR NO KEY UPDATE OF n SKIP LOCKED),
+sure AS (
+    SELECT * FROM free WHERE previous_id = ANY(%s::uuid[])
+    UNION ALL
+    SELECT free.* FROM sure JOIN free ON free.previous_id = sure.id),
 moved AS (
-    UPDATE cq_task t SET {_RELEASE} FROM ready WHERE t.id = ready.id
+    UPDATE cq_task t SET {_RELEASE} FROM sure WHERE t.id = sure.id
     RETURNING t.id, t.parent_id, t.status, t.queue),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
-    SELECT id FROM moved WHERE status = 'SKIPPED'
+    SELECT s.id FROM sure s WHERE NOT s.runs AND EXISTS (
+        SELECT 1 FROM cq_task n WHERE n.previous_id = s.id AND n.status = 'PENDING' AND NOT n.id IN (SELECT id FROM sure))
     UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
 SELECT id, status, queue FROM moved
 """
@@ -857,26 +894,143 @@ RETURNING t.id
 """
 
 _SERVED = "(%s::text[] IS NULL OR queue = ANY(%s::text[]))"
-# In the order of the ready index: without it the planner may read the whole table, past all finished rows, for the first one.
-_FIRST_READY = f"""(SELECT true FROM cq_task
-    WHERE status = 'QUEUED' AND admitted AND {{crashes}} AND {_SERVED} AND name = ANY(%s::text[])
-    ORDER BY queue, priority DESC, run_after, id LIMIT 1)"""
+_UNPAUSED = f"NOT {_ANY_PAUSED.format(queue='cq_task.queue')}"
+# Queue by queue, so that no pile in a paused one is walked through; and in the order of the ready index: without it the planner
+# may read the whole table, past all finished rows, for the first one.
+_FIRST_READY = f"""(
+    {_READY_QUEUES}
+    SELECT true FROM ready
+     WHERE queue IS NOT NULL AND {_SERVED} AND NOT {_ANY_PAUSED.format(queue="ready.queue")}
+       AND (SELECT true FROM cq_task t
+             WHERE t.status = 'QUEUED' AND t.admitted AND t.queue = ready.queue AND {{crashes}} AND t.name = ANY(%s::text[])
+             ORDER BY t.queue, t.priority DESC, t.run_after, t.id LIMIT 1)
+     LIMIT 1)"""
 
 # Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due)
 LOOK = f"""
 SELECT {_TO_SETTLE},
        {_FIRST_READY.format(crashes="crashes = 0")} IS NOT NULL,
        (SELECT count(*) FROM (
-           SELECT 1 FROM cq_task WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND name = ANY(%s::text[])
+           SELECT 1 FROM cq_task
+            WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND {_UNPAUSED} AND name = ANY(%s::text[])
             ORDER BY queue, priority DESC, run_after, id LIMIT 64) AS suspects),
        EXISTS (SELECT 1 FROM cq_process WHERE ended_at IS NOT NULL) OR EXISTS (SELECT 1 FROM cq_worker WHERE lease_until < {NOW}),
        {_NEXT_DUE}
 """
 
-# Is there still something to run in these queues, or on its way back to them?
+# Is there still something to run in these queues, or on its way back to them? Paused ones wait for a person.
 BUSY = f"""
 SELECT {_TO_SETTLE}
     OR (SELECT true FROM cq_task WHERE status = 'RUNNING' AND {_SERVED} ORDER BY process_id LIMIT 1) IS NOT NULL
-    OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} ORDER BY run_after LIMIT 1) IS NOT NULL
+    OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} AND {_UNPAUSED} ORDER BY run_after LIMIT 1) IS NOT NULL
     OR {_FIRST_READY.format(crashes="true")} IS NOT NULL
+"""
+
+# Which roots are past their time? Whoever chains onto one from now on waits, and finds it gone, or not.
+PRUNE_DUE = f"""
+SELECT id, status FROM cq_task
+ WHERE prune_after <= {NOW} AND workflow_id IS NULL ORDER BY prune_after LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+# The same for these, whatever their time.
+PRUNE_THESE = """
+SELECT id, status FROM cq_task WHERE id = ANY(%s::uuid[]) AND workflow_id IS NULL ORDER BY id FOR UPDATE SKIP LOCKED
+"""
+
+# How large are these workflows, what in them goes on, and until when are they to be kept? What a rate counts is kept for its time.
+WORKFLOWS = f"""
+SELECT r.id, w.*, w.until <= {NOW} FROM cq_task r, LATERAL (
+    SELECT count(*), count(*) FILTER (WHERE m.status IN ({_UNFINISHED})),
+           bool_or(EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = m.id)
+                OR EXISTS (SELECT 1 FROM cq_settlerequest s WHERE s.task_id = m.id)),
+           max(GREATEST(m.finished_at + make_interval(secs => r.result_ttl), m.started_at + make_interval(secs => m.rate_seconds)))
+               AS until
+      FROM (SELECT r.id, r.status, r.finished_at, r.started_at, r.rate_seconds
+            UNION ALL
+            SELECT t.id, t.status, t.finished_at, t.started_at, t.rate_seconds FROM cq_task t
+             WHERE t.workflow_id = r.id AND t.workflow_id IS NOT NULL) AS m) AS w
+ WHERE r.id = ANY(%s::uuid[])
+"""
+
+# Lock their members; those are missing that somebody has locked, because he is adding to them.
+LOCK_MEMBERS = """
+SELECT workflow_id, count(*)
+  FROM (SELECT workflow_id FROM cq_task WHERE workflow_id = ANY(%s::uuid[]) AND workflow_id IS NOT NULL
+           FOR UPDATE SKIP LOCKED) AS locked GROUP BY workflow_id
+"""
+
+# Look at these roots again at another time.
+POSTPONE_PRUNE = f"""
+UPDATE cq_task t SET prune_after = coalesce(g.until, {NOW} + make_interval(secs => %s))
+  FROM unnest(%s::uuid[], %s::timestamptz[]) AS g(id, until) WHERE t.id = g.id
+"""
+
+# Remove workflows. The references among tasks are checked at the commit, so their order is free.
+PRUNE = (
+    "DELETE FROM cq_pastattempt p USING cq_task t WHERE t.workflow_id = ANY(%s::uuid[]) AND p.task_id = t.id",
+    "DELETE FROM cq_pastattempt WHERE task_id = ANY(%s::uuid[])",
+    "DELETE FROM cq_task WHERE workflow_id = ANY(%s::uuid[]) AND workflow_id IS NOT NULL",
+    "DELETE FROM cq_task WHERE id = ANY(%s::uuid[])",
+)
+
+# Remove counts that are older than anybody's charts.
+PRUNE_STATISTICS = f"""
+DELETE FROM cq_statistic WHERE id = ANY(ARRAY(
+    SELECT id FROM cq_statistic WHERE minute < {NOW} - make_interval(secs => %s) ORDER BY minute LIMIT %s FOR UPDATE SKIP LOCKED))
+RETURNING 1
+"""
+
+# What would a claim want of this task, and what of it holds? (worker: the living ones that serve its queue, and that know its name)
+EXPLAIN = f"""
+WITH task AS MATERIALIZED (
+    SELECT *, {_IS_READY} AS is_ready, {_IS_IN_TIME} AS is_in_time, {_ANY_PAUSED.format(queue="cq_task.queue")} AS is_paused
+      FROM cq_task WHERE id = %s),
+worker AS MATERIALIZED (
+    SELECT w.id, w.slots, w.names ? task.name AS knows,
+           jsonb_typeof(w.queues) IS DISTINCT FROM 'array' OR w.queues ? task.queue AS serves
+      FROM task, cq_worker w WHERE {_IS_ALIVE})
+SELECT t.id, t.name, t.queue, t.status, t.attempt, t.crashes, t.exception, t.error, t.outcome, t.force_chain, t.key, t.key_limit,
+       t.rate_starts, t.rate_seconds, t.run_after, t.start_by, t.prune_after, {NOW}, t.is_ready, t.is_in_time, t.is_paused,
+       (SELECT q.changed_at FROM cq_queue q WHERE q.name = t.queue AND q.paused),
+       before.id, before.name, before.status,
+       EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id),
+       (SELECT count(*) FROM worker WHERE serves), (SELECT count(*) FROM worker WHERE serves AND knows),
+       (SELECT count(*) FROM worker WHERE knows),
+       (SELECT coalesce(sum(slots), 0) FROM worker WHERE serves AND knows),
+       (SELECT count(*) FROM worker w JOIN cq_process p ON p.worker_id = w.id JOIN cq_task r ON r.process_id = p.id
+         WHERE w.serves AND w.knows AND r.status = 'RUNNING')
+  FROM task t LEFT JOIN cq_task before ON before.id = t.previous_id
+"""
+
+# How many ready tasks come before this one, as far as it is among the first of its queue?
+EXPLAIN_PLACE = f"""
+SELECT place FROM (
+    SELECT id, row_number() OVER () - 1 AS place FROM (
+        SELECT id FROM cq_task WHERE {_IS_READY} AND queue = (SELECT queue FROM cq_task WHERE id = %s)
+         ORDER BY {_BEST} LIMIT 1001) AS first) AS placed
+ WHERE id = %s
+"""
+
+# How many unfinished subtasks has this one, and which are the first?
+EXPLAIN_SUBTASKS = f"""
+SELECT (SELECT count(*) FROM cq_task WHERE parent_id = %s AND status IN ({_UNFINISHED})), id, name, status
+  FROM cq_task WHERE parent_id = %s AND status IN ({_UNFINISHED}) ORDER BY id LIMIT %s
+"""
+
+# Who has the places of this key?
+EXPLAIN_KEY = """
+SELECT id FROM cq_task WHERE key = %s AND status IN ('QUEUED', 'RUNNING') AND (status = 'RUNNING' OR admitted)
+UNION ALL SELECT task_id FROM cq_lingering WHERE key = %s
+"""
+# How many starts, or tasks admitted for one, count for the rate of this key, and when does the first of them count no more?
+EXPLAIN_STARTS = f"""
+SELECT (SELECT count(*) FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
+     + (SELECT count(*) FROM cq_task WHERE key = %s AND status = 'QUEUED' AND admitted),
+       (SELECT min(started_at) + w.seconds FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
+  FROM (SELECT make_interval(secs => %s) AS seconds) AS w
+"""
+
+# What are the next calls whose bodies have yet to run? Page by page in the order of ids: no cursor stays open.
+STORED_CALLS = f"""
+SELECT id, name, queue, args::text, kwargs::text, pass_result, status = 'PENDING' AND previous_id IS NULL FROM cq_task
+ WHERE id > %s AND status IN ({sql_list(states.UNFINISHED - {states.Status.RUNNING, states.Status.WAITING})}) ORDER BY id LIMIT %s
 """

@@ -39,6 +39,42 @@ def dry(cqt, n=0):
     return n
 
 
+class Unspeakable:
+    """Raises whatever it is asked for."""
+
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+UNSTORABLE = {
+    "object": object,
+    "unspeakable": Unspeakable,
+    "NaN": lambda: float("nan"),
+    "1e400": lambda: 1e400,
+    "surrogate": lambda: "\ud800",
+    "NUL": lambda: "a\0b",
+    "int key": lambda: {1: 2},
+    "deep": lambda: nested(5000),
+    "large": lambda: "x" * 10_000_000,
+}
+
+
+@task("fault.leaves", retries=3, backoff=0)
+def leaves(cqt, which):
+    """Return what cannot be stored."""
+    note(cqt)
+    return UNSTORABLE[which]()
+
+
 @task("fault.fails")
 def fails(cqt):
     note(cqt)

@@ -31,6 +31,7 @@ from cq.exceptions import (
     TaskGone,
     UniqueConflict,
 )
+from cq.explain import explain
 from cq.fields import ArgumentsField, Encoded, EncodedField, InstanceField, ResultField
 from cq.ids import uuid7
 from cq.models.manager import StoredManager
@@ -478,6 +479,14 @@ class Task(models.Model):
     async def aretry(self) -> bool:
         """Do what `retry` does, in a coroutine."""
         return await sync_to_async(self.retry)()
+
+    def explain(self) -> list[str]:
+        """Say in plain sentences why it is not running; nothing if it runs or has ended."""
+        return explain(self.id)
+
+    async def aexplain(self) -> list[str]:
+        """Do what `explain` does, in a coroutine."""
+        return await sync_to_async(self.explain)()
 
     def _refuse_what_was_never_submitted(self) -> None:
         self.refresh_from_db()

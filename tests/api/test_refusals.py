@@ -20,6 +20,7 @@ from cq.exceptions import (
 )
 from cq.models import Task
 from tests import tasks
+from tests.models import Keyed
 from tests.tasks import adds, echoes
 
 pytestmark = pytest.mark.django_db
@@ -65,6 +66,22 @@ def test_what_cq_does_not_have_is_an_attribute_error():
         _ = cq.nonsense
 
 
+class Unspeakable:
+    """Raises whatever it is asked for."""
+
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 CALLS = [
     ((), {}),
     ((1, 2, 3), {}),
@@ -96,14 +113,30 @@ def test_arguments_as_data_are_checked_as_data():
 
 @pytest.mark.parametrize(
     "value",
-    [object(), math.nan, math.inf, "a\0b", {1: 2}, lambda: 1, "\ud800", (x for x in ())],
-    ids=["object", "NaN", "infinity", "NUL", "int key", "function", "surrogate", "generator"],
+    [object(), math.nan, 1e400, "a\0b", {1: 2}, lambda: 1, "\ud800", (x for x in ()), Unspeakable(), nested(5000)],
+    ids=["object", "NaN", "1e400", "NUL", "int key", "function", "surrogate", "generator", "unspeakable", "deep"],
 )
 def test_arguments_that_cannot_be_stored_say_where_they_are(value):
     with pytest.raises(NotSerializable, match=r"args\[1\]|args"):
         echoes.delay(1, value)
     with pytest.raises(NotSerializable, match="kwargs"):
         echoes.delay(x=value)
+
+
+def test_arguments_of_ten_megabytes_are_too_large():
+    for refused in (lambda: echoes.delay("x" * 10_000_000), lambda: echoes.delay(x=[0] * 5_000_000)):
+        with pytest.raises(TooLarge, match=r"262,?144"):
+            refused()
+
+
+def test_a_reference_that_is_too_long_to_be_stored_is_refused():
+    """A key of text may be of any length; the column that names the instance is not."""
+    keyed = Keyed(key="k" * 300)
+
+    for option in ("created_by", "subject"):
+        with pytest.raises(InvalidOption, match=rf"{option}=.*together take 312 characters; 200 can be stored"):
+            adds.using(**{option: keyed})
+    assert adds.using(subject=Keyed(key="k" * 188)).options["subject"] == f"tests.keyed:{'k' * 188}"
 
 
 def test_a_queryset_is_refused_with_a_hint():
