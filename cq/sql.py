@@ -13,6 +13,8 @@ from cq import states
 from cq.states import sql_list
 
 NOW = "statement_timestamp()"
+# Between its claim and its start, no task waits in a process for longer than these seconds.
+LONGEST_WAIT = 0.1
 # Read after the statement's snapshot was taken, so later than all that it sees: a parent ends after its subtasks, and a
 # successor starts after its predecessor, also on paper.
 LATER = "clock_timestamp()"
@@ -27,15 +29,22 @@ _GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
     parent_id uuid, previous_id uuid, maker_id uuid, maker_claims int, force_chain boolean, pass_result boolean,
     options jsonb, created_by text, subject text, args jsonb, kwargs jsonb, expires float8, at_most_once boolean,
     unique_key text, key text, key_limit int, rate_starts int, rate_seconds int, is_coroutine boolean)"""
+_GIVEN_ROOTS = f"{_GIVEN[:-1]}, result_ttl int, held boolean)"
 _COLUMNS = """id, name, queue, priority, delay, parent_id, previous_id, force_chain, pass_result,
     options, created_by, subject, args, kwargs, expires, at_most_once, unique_key, key, key_limit, rate_starts, rate_seconds,
     is_coroutine, admitted, workflow_id, depth, run_after, start_by, status, finished_at, reason"""
 _RULES = """d.expires, coalesce(d.at_most_once, false), d.unique_key, d.key, d.key_limit, d.rate_starts, d.rate_seconds,
     coalesce(d.is_coroutine, false), d.key IS NULL"""
+_ALIKE_RULES = _RULES.replace("d.key,", "coalesce(given.key, d.key),").replace(
+    "d.key IS NULL", "coalesce(given.key, d.key) IS NULL"
+)
 _START_BY = "due + make_interval(secs => d.expires)"
 _PLAIN = f"""d.id, d.name, d.queue, d.priority, make_interval(secs => d.delay), d.parent_id, d.previous_id, d.force_chain,
     d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs, {_RULES}"""
 _INSERTED = "id, status, run_after, created_at, parent_id, workflow_id, depth, finished_at, reason"
+# What a unique key forbids; the same as the index's.
+_UNIQUE = f"(name, unique_key) WHERE unique_key IS NOT NULL AND status IN ({_UNFINISHED})"
+UNIQUE_INDEX = "cq_task_unique"
 # When a new row is due: the past means now.
 _DUE = f"GREATEST({NOW}, d.run_after, {NOW} + make_interval(secs => coalesce(d.delay, 0)))"
 _QUEUED_OR_SCHEDULED = f"CASE WHEN due > {NOW} THEN 'SCHEDULED' ELSE 'QUEUED' END"
@@ -47,7 +56,8 @@ _RELEASE = f"""
     run_after = due, start_by = due + make_interval(secs => t.expires),
     finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
 
-# Insert tasks that refer to no other task, and are alike but for their ids and positional arguments; so they are alike in what is decided.
+# Insert tasks that refer to no other task, and are alike but for their ids, positional arguments and (if those differ) keys; so they
+# are alike in what is decided.
 ENQUEUE = f"""
 WITH call AS MATERIALIZED (
     SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after, %s::text AS name, %s::text AS queue,
@@ -59,11 +69,11 @@ inserted AS (
     INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
                          key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
                          run_after, start_by, status)
-    SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
-           CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, d.delay, due, {_START_BY},
+    SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_ALIKE_RULES},
+           d.result_ttl, CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, d.delay, due, {_START_BY},
            CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
       FROM call AS d, LATERAL (SELECT GREATEST({NOW}, d.run_after, {NOW} + coalesce(d.delay, interval '0'))) AS at(due),
-           ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb)) AS given(id, args)
+           ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb), unnest(%s::text[])) AS given(id, args, key)
     RETURNING status, run_after, created_at)
 SELECT status, run_after, created_at FROM inserted LIMIT 1
 """
@@ -74,9 +84,66 @@ INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_b
 VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s::jsonb, %s, %s, %s, 'QUEUED') RETURNING status, run_after, created_at
 """
 
+# Insert tasks that refer to no other, each unless an unfinished one has its unique key. In the order of the keys, so that lists of the
+# same keys do not wait for each other crosswise.
+ENQUEUE_UNIQUE = f"""
+INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
+                     key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
+                     run_after, start_by, status)
+SELECT d.id, d.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
+       CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, make_interval(secs => d.delay), due, {_START_BY},
+       CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
+  FROM {_GIVEN_ROOTS}, LATERAL (SELECT {_DUE}) AS at(due) ORDER BY d.name, d.unique_key, d.id
+    ON CONFLICT {_UNIQUE} DO NOTHING
+RETURNING id, status, run_after, created_at
+"""
+
+# Who has these unique keys?
+HOLDERS = f"""
+SELECT t.name, t.unique_key, t.id FROM unnest(%s::text[], %s::text[]) AS g(name, unique_key)
+  JOIN cq_task t ON t.name = g.name AND t.unique_key = g.unique_key AND t.status IN ({_UNFINISHED})
+"""
+
+# Let those that have these unique keys and have not started take over arguments, or when they are due. Waits for whoever has one of
+# them, in id order: what was replaced must not be lost. One that is due later gives its place back.
+REPLACE = f"""
+WITH what AS (SELECT %s::boolean AS arguments, %s::boolean AS dates),
+mine AS MATERIALIZED (
+    SELECT t.id AS held_id, t.status AS was, t.key AS was_key, what.arguments AND NOT t.pass_result AS takes_arguments,
+           what.dates AS takes_dates, due, d.*
+      FROM what, {_GIVEN_ROOTS} JOIN cq_task t ON t.name = d.name AND t.unique_key = d.unique_key,
+           LATERAL (SELECT {_DUE}) AS at(due)
+     WHERE t.status IN ('PENDING', 'SCHEDULED', 'QUEUED') AND t.attempt = 0 ORDER BY t.id FOR NO KEY UPDATE OF t),
+decided AS MATERIALIZED (
+    SELECT *, CASE WHEN NOT takes_dates OR was = 'PENDING' THEN was ELSE {_QUEUED_OR_SCHEDULED} END AS target,
+           CASE WHEN takes_arguments THEN key ELSE was_key END AS new_key
+      FROM mine),
+asked AS (
+    INSERT INTO cq_keyrequest (key)
+    SELECT was_key FROM decided WHERE was = 'QUEUED' AND was_key IS NOT NULL
+    UNION SELECT new_key FROM decided WHERE was = 'QUEUED' AND new_key IS NOT NULL)
+UPDATE cq_task t
+   SET status = target, key = new_key,
+       admitted = CASE WHEN was = 'QUEUED' AND target = 'QUEUED' AND was_key IS NOT DISTINCT FROM new_key THEN t.admitted
+                       ELSE new_key IS NULL END,
+       args = CASE WHEN takes_arguments THEN d.args ELSE t.args END,
+       kwargs = CASE WHEN takes_arguments THEN d.kwargs ELSE t.kwargs END,
+       key_limit = CASE WHEN takes_arguments THEN d.key_limit ELSE t.key_limit END,
+       rate_starts = CASE WHEN takes_arguments THEN d.rate_starts ELSE t.rate_starts END,
+       rate_seconds = CASE WHEN takes_arguments THEN d.rate_seconds ELSE t.rate_seconds END,
+       is_coroutine = CASE WHEN takes_arguments THEN coalesce(d.is_coroutine, false) ELSE t.is_coroutine END,
+       delay = CASE WHEN takes_dates THEN make_interval(secs => d.delay) ELSE t.delay END,
+       run_after = CASE WHEN takes_dates THEN due ELSE t.run_after END,
+       start_by = CASE WHEN takes_dates THEN due + make_interval(secs => t.expires) ELSE t.start_by END
+  FROM decided AS d
+ WHERE t.id = d.held_id
+   AND (t.status = 'PENDING' OR t.status IN ({states.PROMOTE.guard}) OR t.status IN ({states.POSTPONE.guard}))
+RETURNING t.status, t.queue
+"""
+
 # Insert successors of stored tasks, resolved at once where the predecessor has ended. A missing row: the predecessor is gone.
 # The predecessor is locked against removal, the parent against ending unseen; a settle request sees to what is in flight.
-ENQUEUE_NEXT = f"""
+_ENQUEUE_NEXT = f"""
 WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
 before AS MATERIALIZED (
     SELECT id, status, parent_id, coalesce(workflow_id, id) AS workflow_id FROM cq_task
@@ -96,6 +163,7 @@ inserted AS (
                WHEN before.status IN ({_UNFINISHED}) THEN 'PENDING'
                WHEN before.status = 'SUCCESS' OR d.force_chain AND before.status <> 'REVOKED' THEN {_QUEUED_OR_SCHEDULED}
                ELSE 'SKIPPED' END) AS decided(status)
+    {{on_conflict}}
     RETURNING {_INSERTED}, previous_id),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
@@ -103,6 +171,9 @@ asked AS (
     UNION SELECT parent_id FROM inserted WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
 SELECT {_INSERTED} FROM inserted
 """
+ENQUEUE_NEXT = _ENQUEUE_NEXT.format(on_conflict="")
+# The same, unless an unfinished task has the unique key.
+ENQUEUE_NEXT_UNIQUE = _ENQUEUE_NEXT.format(on_conflict=f"ON CONFLICT {_UNIQUE} DO NOTHING")
 
 # The same for one whose predecessor is unfinished and has no parent, in a third of the time; no row: it is another case.
 ENQUEUE_NEXT_ONE = f"""
@@ -139,6 +210,9 @@ asked AS (
     SELECT DISTINCT d.parent_id FROM inserted JOIN d USING (id) WHERE d.parent_id <> d.maker_id)
 SELECT DISTINCT queue FROM inserted WHERE status <> 'PENDING'
 """
+
+# A list of outcomes does not wait long for whoever is just making a task with the unique key of one that they leave.
+SHORT_WAIT = "SET LOCAL lock_timeout = '10ms'"
 
 # Make a chain that the body itself has enqueued its subtask.
 ADOPT = """
@@ -200,7 +274,7 @@ UPDATE cq_task t
          ORDER BY {_BEST} LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
-    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END,
+    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END, t.key,
     extract(epoch FROM {LATER} - t.run_after)::float8
 """
 # Those under which no process has died …
@@ -458,10 +532,127 @@ UPDATE cq_task t SET status = '{states.PROMOTE.target}'
 RETURNING t.queue
 """
 
-# Is anything to be settled, and in how many seconds is the next delayed task due?
-PEEK = f"""
-SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
-       (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED}))
+# End what was not started in time. What has started once, it never comes too late for.
+EXPIRE = f"""
+UPDATE cq_task t
+   SET status = '{states.EXPIRE.target}', finished_at = {NOW}, prune_after = {NOW} + make_interval(secs => t.result_ttl),
+       reason = format('It was not started within %%s s after it was due.', t.expires)
+ WHERE t.id = ANY(ARRAY(
+        SELECT id FROM cq_task WHERE status IN ({states.EXPIRE.guard}) AND attempt = 0 AND start_by <= {NOW}
+         ORDER BY start_by LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING t.id
+"""
+
+# In how many seconds is the next delayed task due, or the next one too late, or may a rate let the next one start?
+_NEXT_DUE = f"""(SELECT extract(epoch FROM LEAST(
+    (SELECT min(run_after) FROM cq_task WHERE status IN ({_DELAYED})),
+    (SELECT min(start_by) FROM cq_task WHERE status = 'QUEUED' AND attempt = 0 AND start_by IS NOT NULL),
+    (SELECT min(look_at) FROM cq_key WHERE look_at IS NOT NULL)) - {NOW})::float8)"""
+_TO_SETTLE = "EXISTS (SELECT 1 FROM cq_settlerequest) OR EXISTS (SELECT 1 FROM cq_keyrequest)"
+
+# Is anything to be settled, a task or a key, and when is the next thing due?
+PEEK = f"SELECT {_TO_SETTLE}, {_NEXT_DUE}"
+
+# Is any key to be settled besides these? In the order of the index, which learns on the way what is gone: else a key that is busy
+# gets slower and slower until the next vacuum.
+KEYS_ASKED = "SELECT (SELECT true FROM cq_keyrequest WHERE NOT key = ANY(%s::text[]) ORDER BY key LIMIT 1) IS NOT NULL"
+
+# Which keys are to be settled, from this one on: asked for, or because their rate lets the next one start?
+KEYS = f"""
+WITH RECURSIVE asked AS (
+    (SELECT key, 1 AS n FROM cq_keyrequest WHERE key > %s ORDER BY key LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.key FROM cq_keyrequest r WHERE r.key > asked.key ORDER BY r.key LIMIT 1), n + 1
+      FROM asked WHERE asked.key IS NOT NULL AND n < %s)
+SELECT key FROM asked WHERE key IS NOT NULL
+ UNION (SELECT name FROM cq_key WHERE look_at <= {NOW} AND name > %s ORDER BY name LIMIT %s)
+ ORDER BY 1 LIMIT %s
+"""
+
+# Make the keys that nobody has had yet. By itself: whoever makes the same one waits for this statement only.
+KEY_MAKE = """
+INSERT INTO cq_key (name)
+SELECT name FROM unnest(%s::text[]) AS g(name)
+ WHERE NOT EXISTS (SELECT 1 FROM cq_key k WHERE k.name = g.name) ORDER BY name ON CONFLICT DO NOTHING
+"""
+
+# Lock the keys, in order. Somebody else is on those that are missing, and their requests stay.
+KEY_LOCK = "SELECT name FROM cq_key WHERE name = ANY(%s::text[]) ORDER BY name FOR NO KEY UPDATE SKIP LOCKED"
+
+# Delete their requests. BEFORE counting, as in SETTLE_TAKE.
+KEY_TAKE = "DELETE FROM cq_keyrequest WHERE key = ANY(%s::text[])"
+
+# `admitted >= true` and `admitted < true` say what `admitted` and `NOT admitted` do, but to no index than that of the keys: where little
+# is known of a table that has just grown, the planner takes any partial index for short, and walks all that is ready or waiting.
+# A place is taken by what runs, by a body that may still run although its task moved on, and by what is admitted already.
+_TAKEN = """(SELECT count(*) FROM cq_task t WHERE t.key = g.key AND t.status = 'RUNNING')
+        + (SELECT count(*) FROM cq_lingering l WHERE l.key = g.key)
+        + (SELECT count(*) FROM cq_task t WHERE t.key = g.key AND t.status = 'QUEUED' AND t.admitted >= true)"""
+_PLACES = (
+    "LEAST(coalesce({row}.key_limit, 2147483647), CASE WHEN {row}.is_coroutine THEN coroutines ELSE functions END)"
+)
+_WAITING = """t.key = {key} AND t.status = 'QUEUED' AND t.admitted < true
+             AND NOT EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id)"""
+_IN_LINE = "t.status, t.admitted, t.priority DESC, t.run_after, t.id"
+# A start that a process has not begun with any more when it gave it back is none.
+_STARTS = """t.key = w.key AND t.started_at > w.since AND (t.status = 'RUNNING' OR t.outcome IS NOT NULL)
+               AND NOT EXISTS (SELECT 1 FROM cq_pastattempt p WHERE p.task_id = t.id AND p.number = t.attempt)"""
+
+# Admit of each key as many as there are places and starts left for: in the order of the ready index, and nobody past one that must
+# wait. Then say when a rate lets the next one start, ask again where there may be more to do, and forget keys that have no tasks.
+ADMIT = f"""
+WITH living AS MATERIALIZED (
+    SELECT coalesce(sum(slots), 0) AS functions, coalesce(sum(coroutines), 0) AS coroutines
+      FROM cq_worker WHERE lease_until > {NOW}),
+taken AS MATERIALIZED (
+    SELECT g.key, {_TAKEN} AS places FROM unnest(%s::text[]) AS g(key)),
+sized AS MATERIALIZED (
+    SELECT taken.key, places, functions, coroutines,
+           LEAST(1000, GREATEST(0, LEAST({_PLACES.format(row="first")} - places, first.rate_starts))) + 1 AS size
+      FROM living, taken, LATERAL (
+           SELECT t.key_limit, t.rate_starts, t.is_coroutine FROM cq_task t WHERE {_WAITING.format(key="taken.key")}
+            ORDER BY {_IN_LINE} LIMIT 1) AS first),
+waiting AS MATERIALIZED (
+    SELECT sized.*, c.*, row_number() OVER (PARTITION BY sized.key ORDER BY c.priority DESC, c.run_after, c.id) AS n
+      FROM sized, LATERAL (
+           SELECT t.id, t.priority, t.run_after, t.key_limit, t.rate_starts, t.rate_seconds, t.is_coroutine
+             FROM cq_task t WHERE {_WAITING.format(key="sized.key")}
+            ORDER BY {_IN_LINE} LIMIT sized.size) AS c),
+begun AS MATERIALIZED (
+    SELECT w.key, w.rate_seconds, s.starts, LEAST(s.oldest, {NOW}) + (w.rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS look_at,
+           (SELECT count(*) FROM cq_task t WHERE t.key = w.key AND t.status = 'QUEUED' AND t.admitted >= true) AS admitted
+      FROM (SELECT DISTINCT key, rate_seconds, {NOW} - (rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS since
+              FROM waiting WHERE rate_starts IS NOT NULL) AS w,
+           LATERAL (
+               SELECT count(*) AS starts, min(started_at) AS oldest FROM (
+                   SELECT t.started_at FROM cq_task t WHERE {_STARTS}
+                   UNION ALL
+                   SELECT p.started_at FROM cq_task t JOIN cq_pastattempt p ON p.task_id = t.id
+                    WHERE t.key = w.key AND t.started_at > w.since AND p.started_at > w.since) AS a) AS s),
+judged AS MATERIALIZED (
+    SELECT waiting.*, places + n <= {_PLACES.format(row="waiting")} AS has_place,
+           rate_starts IS NULL OR starts + admitted + n <= rate_starts AS has_start, look_at
+      FROM waiting LEFT JOIN begun USING (key, rate_seconds)),
+line AS MATERIALIZED (
+    SELECT key, id, n, size, has_start, look_at, bool_and(has_place AND has_start) OVER (PARTITION BY key ORDER BY n) AS fits FROM judged),
+free AS MATERIALIZED (
+    SELECT id FROM cq_task WHERE id = ANY(ARRAY(SELECT id FROM line WHERE fits)) AND status = 'QUEUED' AND admitted < true
+       FOR NO KEY UPDATE SKIP LOCKED),
+moved AS (
+    UPDATE cq_task t SET admitted = true FROM free WHERE t.id = free.id
+    RETURNING t.id, t.queue),
+again AS (
+    INSERT INTO cq_keyrequest (key)
+    SELECT DISTINCT key FROM line WHERE fits AND (NOT id = ANY(ARRAY(SELECT id FROM moved)) OR n = size) RETURNING key),
+later AS MATERIALIZED (
+    SELECT taken.key, min(line.look_at) FILTER (WHERE NOT fits AND NOT has_start) AS look_at
+      FROM taken LEFT JOIN line USING (key) WHERE places > 0 OR id IS NOT NULL GROUP BY taken.key),
+marked AS (
+    UPDATE cq_key k SET look_at = later.look_at FROM later WHERE k.name = later.key AND k.look_at IS DISTINCT FROM later.look_at),
+forgotten AS (DELETE FROM cq_key k USING taken WHERE k.name = taken.key AND NOT EXISTS (SELECT 1 FROM later WHERE later.key = taken.key))
+SELECT queue, NULL::float8 FROM moved GROUP BY queue
+ UNION ALL SELECT NULL, 0 WHERE EXISTS (SELECT 1 FROM again)
+ UNION ALL SELECT NULL, extract(epoch FROM min(look_at) - {NOW})::float8 FROM later HAVING min(look_at) IS NOT NULL
 """
 
 # Stop these tasks, where they are unfinished. In id order: a person may revoke several in one transaction.
@@ -490,10 +681,18 @@ SELECT id FROM after WHERE status IN ({_UNFINISHED})
 # Let a task go that was held back until it was submitted.
 SUBMIT = f"""
 UPDATE cq_task t SET status = {_QUEUED_OR_SCHEDULED}, run_after = due, args = %s::jsonb, prune_after = NULL,
+       unique_key = coalesce(t.unique_key, %s), key = new_key, is_coroutine = new_key IS NOT NULL AND %s, admitted = new_key IS NULL,
        start_by = due + make_interval(secs => t.expires)
-  FROM (SELECT id, GREATEST({NOW}, run_after, {NOW} + coalesce(delay, interval '0')) AS due FROM cq_task WHERE id = %s) AS held
+  FROM (SELECT id, GREATEST({NOW}, run_after, {NOW} + coalesce(delay, interval '0')) AS due, coalesce(%s, key) AS new_key
+          FROM cq_task WHERE id = %s) AS held
  WHERE t.id = held.id AND t.status IN ({states.RELEASE.guard}) AND t.previous_id IS NULL
 RETURNING t.queue
+"""
+
+# Which unfinished tasks have the unique keys of these?
+HELD_AGAINST = f"""
+SELECT holder.id FROM cq_task t JOIN cq_task holder ON holder.name = t.name AND holder.unique_key = t.unique_key
+ WHERE t.id = ANY(%s::uuid[]) AND holder.status IN ({_UNFINISHED})
 """
 
 _UNSTARTED = "status = 'REVOKED' AND claims = 0 AND previous_id IS NOT NULL"
@@ -561,6 +760,7 @@ past AS (
 moved AS (
     UPDATE cq_task t
        SET status = target, finished_at = NULL, reason = NULL, terminate = false, start_by = NULL, prune_after = NULL,
+           admitted = t.key IS NULL,
            retries = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.retries END,
            crashes = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.crashes END,
            transients = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.transients END,
@@ -583,10 +783,20 @@ HEARTBEAT = f"""
 UPDATE cq_worker SET lease_until = {NOW} + make_interval(secs => %s) WHERE id = %s AND lease_until > {NOW} RETURNING id
 """
 
-# Enter a worker, a process; another keeper may have done it.
+# Enter a worker, a process; another keeper may have done it. With the worker there are more places: all keys that have tasks waiting
+# are to be settled. One step of the index per key, not per task.
 ENTER_WORKER = f"""
-INSERT INTO cq_worker (id, host, pid, version, queues, names, slots, coroutines, lease_until)
-VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s, {NOW} + make_interval(secs => %s)) ON CONFLICT (id) DO NOTHING
+WITH RECURSIVE entered AS (
+    INSERT INTO cq_worker (id, host, pid, version, queues, names, slots, coroutines, lease_until)
+    VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s, {NOW} + make_interval(secs => %s)) ON CONFLICT (id) DO NOTHING),
+present AS (
+    (SELECT key FROM cq_task WHERE key IS NOT NULL AND status IN ('QUEUED', 'RUNNING') ORDER BY key LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.key FROM cq_task t WHERE t.key > present.key AND t.status IN ('QUEUED', 'RUNNING') ORDER BY t.key LIMIT 1)
+      FROM present WHERE present.key IS NOT NULL)
+INSERT INTO cq_keyrequest (key)
+SELECT key FROM present
+ WHERE EXISTS (SELECT 1 FROM cq_task t WHERE t.key = present.key AND t.status = 'QUEUED' AND t.admitted < true)
 """
 ENTER_PROCESS = "INSERT INTO cq_process (id, worker_id, pid) VALUES (%s, %s, %s) ON CONFLICT (id) DO NOTHING"
 
@@ -698,19 +908,19 @@ _FIRST_READY = f"""(
 
 # Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due)
 LOOK = f"""
-SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
+SELECT {_TO_SETTLE},
        {_FIRST_READY.format(crashes="crashes = 0")} IS NOT NULL,
        (SELECT count(*) FROM (
            SELECT 1 FROM cq_task
             WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND {_UNPAUSED} AND name = ANY(%s::text[])
             ORDER BY queue, priority DESC, run_after, id LIMIT 64) AS suspects),
        EXISTS (SELECT 1 FROM cq_process WHERE ended_at IS NOT NULL) OR EXISTS (SELECT 1 FROM cq_worker WHERE lease_until < {NOW}),
-       (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED}))
+       {_NEXT_DUE}
 """
 
 # Is there still something to run in these queues, or on its way back to them? Paused ones wait for a person.
 BUSY = f"""
-SELECT EXISTS (SELECT 1 FROM cq_settlerequest)
+SELECT {_TO_SETTLE}
     OR (SELECT true FROM cq_task WHERE status = 'RUNNING' AND {_SERVED} ORDER BY process_id LIMIT 1) IS NOT NULL
     OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} AND {_UNPAUSED} ORDER BY run_after LIMIT 1) IS NOT NULL
     OR {_FIRST_READY.format(crashes="true")} IS NOT NULL

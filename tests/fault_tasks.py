@@ -306,3 +306,17 @@ def counts_plans(cqt):
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%cq_task%'")
         return cursor.fetchone()[0]
+
+
+@task("fault.is_inside", atomic=False)
+def is_inside(cqt, folder, seconds):
+    """Say when it began and ended, outside the database."""
+    mark = Path(folder, f"{cqt.id}-{cqt.attempt}")
+    mark.with_suffix(".begun").write_text(repr(time.monotonic()))
+    time.sleep(seconds)
+    mark.with_suffix(".ended").write_text(repr(time.monotonic()))
+
+
+@task("fault.is_inside_too", atomic=False)
+def is_inside_too(cqt, folder, seconds):
+    is_inside.definition.func(cqt, folder, seconds)
