@@ -84,8 +84,8 @@ INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_b
 VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s::jsonb, %s, %s, %s, 'QUEUED') RETURNING status, run_after, created_at
 """
 
-# Insert tasks that refer to no other, each unless an unfinished one has its unique key. In the order of the keys, so that lists of the
-# same keys do not wait for each other crosswise.
+# Insert tasks that refer to no other, each unless an unfinished one has its unique key. They are given in the order of the keys, so
+# that lists of the same keys do not wait for each other crosswise.
 ENQUEUE_UNIQUE = f"""
 INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
                      key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
@@ -93,7 +93,7 @@ INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_b
 SELECT d.id, d.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
        CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, make_interval(secs => d.delay), due, {_START_BY},
        CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
-  FROM {_GIVEN_ROOTS}, LATERAL (SELECT {_DUE}) AS at(due) ORDER BY d.name, d.unique_key, d.id
+  FROM {_GIVEN_ROOTS}, LATERAL (SELECT {_DUE}) AS at(due)
     ON CONFLICT {_UNIQUE} DO NOTHING
 RETURNING id, status, run_after, created_at
 """
