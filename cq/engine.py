@@ -6,7 +6,7 @@ Nothing here imports the model, decides about neighbours (that is `settle`), or 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,19 +61,24 @@ def enqueue(new: NewTask) -> Inserted:
 Row = tuple[UUID, str, str | None]
 
 
-def enqueue_many(like: NewTask, rows: Iterable[Row]) -> list[tuple[Inserted, list[Row]]]:
-    """Insert tasks that are alike, all or none; return what the database decided about each slice of them.
+def enqueue_many(like: NewTask, rows: Iterable[Row], note: Callable[[Inserted, list[Row]], object]) -> None:
+    """Insert tasks that are alike, all or none; note what the database decided about each slice of them.
 
-    While it inserts one slice, the next is taken from `rows`.
+    While it inserts one slice, the one before is noted and the next is taken from `rows`: both cores work. What is noted is not
+    yet true.
     """
     remaining = iter(rows)
-    sent = []
     with database.together() as statements:
+        before: tuple[Reply, list[Row]] | None = None
         while part := list(islice(remaining, _SLICE)):
-            sent.append((statements.send(sql.ENQUEUE, *_alike(like, part, like.kwargs)), part))
+            reply = statements.send(sql.ENQUEUE, *_alike(like, part, like.kwargs))
             statements.push()
+            if before:
+                note(Inserted(like.id, *statements.take(before[0])[0]), before[1])
+            before = reply, part
+        if before:
+            note(Inserted(like.id, *statements.take(before[0])[0]), before[1])
     _wake_on_commit([like])
-    return [(Inserted(like.id, *reply.rows()[0]), part) for reply, part in sent]
 
 
 def _place(new: NewTask) -> tuple[str, str, int]:
@@ -94,7 +99,7 @@ def _rules(new: NewTask) -> tuple[Any, ...]:
 
 
 def _alike(like: NewTask, rows: Sequence[Row], kwargs: str) -> tuple[Any, ...]:
-    ids = _array([str(task_id) for task_id, _, _ in rows])
+    ids = _array([task_id.hex for task_id, _, _ in rows])
     args = f"[{','.join([text for _, text, _ in rows])}]"
     shared = (*_place(like), *_extras(like), like.result_ttl)
     keys = _texts([key for _, _, key in rows])
