@@ -23,6 +23,7 @@ from cq.failpoints import failpoint
 from cq.new import NewTask
 from cq.outcome import Claimed, Count, Moved, Outcome
 from cq.states import Status
+from cq.suspension import Wait
 from cq.wire import Reply, RoundTrip
 
 _SLICE = 1000
@@ -258,6 +259,8 @@ class _Finishing:
         trip.failpoint("finish.swapped")
         self.made = [trip.send_unplanned(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         trip.failpoint("finish.made")
+        waits = [(outcome.task, outcome.wait) for outcome in outcomes if outcome.wait is not None]
+        self.waits = [trip.send_unplanned(sql.SUSPEND, *_waits(waits))] if waits else []
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or outcomes[0].task.previous_id is not None
         self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
@@ -266,7 +269,8 @@ class _Finishing:
     def read(self) -> Finished:
         """Say what it came to, once the statements are through."""
         finished = Finished()
-        for task_id, status, queue in [*self.swapped.rows(), *self.followed.rows()]:
+        replies = [self.swapped, *self.waits, self.followed]
+        for task_id, status, queue in (row for reply in replies for row in reply.rows()):
             if status is None:
                 finished.asked.append(task_id)
             else:
@@ -295,6 +299,14 @@ def _columns(outcomes: Sequence[Outcome]) -> list[str | list[str | None] | None]
         _texts([outcome.reason for outcome in outcomes]),
         f"[{','.join([outcome.result or 'null' for outcome in outcomes])}]",
     ]
+
+
+def _waits(waits: Sequence[tuple[Claimed, Wait]]) -> tuple[list[Any], ...]:
+    """Return the parameters of `sql.SUSPEND`."""
+    tasks = [(task.id, task.claims) for task, _ in waits]
+    return tuple(
+        map(list, zip(*(task + tuple(wait) for task, (_, wait) in zip(tasks, waits, strict=True)), strict=True))
+    )
 
 
 def _array(words: Iterable[str]) -> str:

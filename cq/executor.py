@@ -27,6 +27,7 @@ from cq.engine import Finished
 from cq.exceptions import Fenced, NotAllowedHere, ReturnedForeignTask, TaskNotRegistered, TransactionBroken
 from cq.failpoints import failpoint
 from cq.failure import describe
+from cq.journal import is_suspension
 from cq.models import Task
 from cq.outcome import Claimed, Outcome
 from cq.retry import decide
@@ -169,6 +170,7 @@ class _Attempt:
 
     def _arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         task = self.task
+        self.running.journal.open()
         first = [self.running] if self.definition.takes_task else []
         if not task.pass_result:
             args, kwargs = codec.recall(task.args, task.kwargs)
@@ -178,6 +180,7 @@ class _Attempt:
 
     def _conclude(self, result: Any) -> Outcome:
         """Turn what the body returned into an outcome."""
+        self.running.journal.refuse_to_go_on()
         made = tuple(self.running.made)
         if isinstance(result, Task):
             chain = self.running.chain_returned(result)
@@ -231,6 +234,8 @@ class _Attempt:
         if self.has_committed:
             logger.error("an on_commit hook raised task=%s name=%s", self.task.id, self.task.name, exc_info=error)
             return Executed(finished=self.finished)
+        if (wait := self.running.journal.wait) is not None and is_suspension(error):
+            return Executed(outcome.suspended(self.task, wait))
         return Executed(_failed(self.task, self.definition, error))
 
     def clean_up(self) -> None:

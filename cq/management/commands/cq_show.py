@@ -145,7 +145,7 @@ def _head(record: Record) -> Iterator[tuple[str, str]]:
 
 def _times(record: Record) -> Iterator[tuple[str, str]]:
     yield "Created", _moment(record.created_at, record.now)
-    if record.status in DELAYED or record.run_after > record.now:
+    if record.run_after is not None and (record.status in DELAYED or record.run_after > record.now):
         yield "Due", _moment(record.run_after, record.now)
     if record.started_at is not None:
         again = f", attempt {record.attempt}" if record.attempt > 1 else ""
