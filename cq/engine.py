@@ -248,6 +248,13 @@ class _Finishing:
     """The statements that write outcomes: the fenced swap, what the bodies made, and what follows from it, in this order."""
 
     def __init__(self, trip: RoundTrip, outcomes: Sequence[Outcome], *, is_own: bool = False) -> None:
+        waits = [(outcome.task, outcome.wait) for outcome in outcomes if outcome.wait is not None]
+        self.suspended = [trip.send(sql.SUSPEND_OWN if is_own else sql.SUSPEND, *_waits(waits))] if waits else []
+        trip.failpoint("finish.suspended")
+        outcomes = [outcome for outcome in outcomes if outcome.wait is None]
+        if not outcomes:
+            self.swapped, self.made, self.followed = Reply([]), [], Reply([])
+            return
         made = [task for outcome in outcomes for task in outcome.made]
         ids = _array([str(outcome.task.id) for outcome in outcomes])
         is_lone = len(outcomes) == 1 and not made and _is_lone(outcomes[0])
@@ -259,8 +266,6 @@ class _Finishing:
         trip.failpoint("finish.swapped")
         self.made = [trip.send_unplanned(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         trip.failpoint("finish.made")
-        waits = [(outcome.task, outcome.wait) for outcome in outcomes if outcome.wait is not None]
-        self.waits = [trip.send_unplanned(sql.SUSPEND, *_waits(waits))] if waits else []
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or outcomes[0].task.previous_id is not None
         self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
@@ -269,7 +274,7 @@ class _Finishing:
     def read(self) -> Finished:
         """Say what it came to, once the statements are through."""
         finished = Finished()
-        replies = [self.swapped, *self.waits, self.followed]
+        replies = [*self.suspended, self.swapped, self.followed]
         for task_id, status, queue in (row for reply in replies for row in reply.rows()):
             if status is None:
                 finished.asked.append(task_id)
@@ -303,10 +308,7 @@ def _columns(outcomes: Sequence[Outcome]) -> list[str | list[str | None] | None]
 
 def _waits(waits: Sequence[tuple[Claimed, Wait]]) -> tuple[list[Any], ...]:
     """Return the parameters of `sql.SUSPEND`."""
-    tasks = [(task.id, task.claims) for task, _ in waits]
-    return tuple(
-        map(list, zip(*(task + tuple(wait) for task, (_, wait) in zip(tasks, waits, strict=True)), strict=True))
-    )
+    return tuple(map(list, zip(*((task.id, task.claims, *wait) for task, wait in waits), strict=True)))
 
 
 def _array(words: Iterable[str]) -> str:

@@ -217,7 +217,7 @@ UPDATE cq_task t
        traceback = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.traceback ELSE mine.traceback END,
        retries = t.retries + (mine.charge = 'retries')::int, transients = t.transients + (mine.charge = 'transients')::int,
        attempt = t.attempt - (mine.charge = 'unstarted')::int * {was_new_attempt},
-       suspended_claim = CASE WHEN mine.target = 'SUSPENDED' THEN t.claims WHEN mine.charge = 'unstarted' THEN {suspended_still} END,
+       suspended_claim = CASE WHEN mine.charge = 'unstarted' THEN {suspended_still} END,
        run_after = CASE WHEN mine.target = 'RETRY' THEN {now} + make_interval(secs => mine.delay) ELSE t.run_after END,
        finished_at = CASE WHEN mine.target IN ({terminal}) THEN {now} END,
        prune_after = CASE WHEN mine.target IN ({terminal}) THEN {now} + make_interval(secs => t.result_ttl) END
@@ -245,25 +245,6 @@ FINISH = _FINISH.format(skip_locked="SKIP LOCKED", or_fail="", **_PARTS)
 # … or waited for, by a body that ends its own transaction and holds no other task row.
 FINISH_OWN = _FINISH.format(skip_locked="", or_fail=_OR_FAIL, **_PARTS)
 
-# Note what suspended bodies wait for, and until when: counted from when this wait was first reached. In the transaction of the
-# swap, for those that it has moved. A wait for an event leaves a request: the event may have come while the body ran.
-SUSPEND = f"""
-WITH given AS (
-    SELECT * FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::float8[], %s::text[])
-               AS g(id, claims, kind, name, seconds, permission)),
-reached AS (
-    INSERT INTO cq_step AS s (task_id, kind, name, attempt, started_at, until, permission)
-    SELECT t.id, g.kind, g.name, t.attempt, {NOW}, {NOW} + make_interval(secs => g.seconds), g.permission
-      FROM given g JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = '{states.SUSPEND.target}'
-    ON CONFLICT (task_id, kind, name) DO UPDATE SET permission = excluded.permission
-    RETURNING task_id, kind, name, until),
-noted AS (
-    UPDATE cq_task t SET run_after = r.until, awaits = CASE WHEN r.kind = 'event' THEN r.name END
-      FROM reached r WHERE t.id = r.task_id),
-asked AS (INSERT INTO cq_settlerequest (task_id) SELECT task_id FROM reached WHERE kind = 'event' RETURNING task_id)
-SELECT task_id, NULL, NULL FROM asked
-"""
-
 _FINISH_LONE = f"""
 UPDATE cq_task
    SET status = '{states.SUCCEED.target}', finished_at = {NOW}, ended_at = {NOW}, process_id = NULL, outcome = 'success',
@@ -278,6 +259,32 @@ FINISH_LONE_OWN = f"""
 WITH moved AS ({_FINISH_LONE.format(skip_locked="")})
 SELECT id, status, queue FROM moved {_OR_FAIL}
 """
+
+_SUSPEND = f"""
+WITH mine AS MATERIALIZED (
+    SELECT t.id, t.attempt, g.kind, g.name, g.seconds, g.permission
+      FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::float8[], %s::text[])
+               AS g(id, claims, kind, name, seconds, permission)
+      JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING'
+       FOR NO KEY UPDATE OF t {{skip_locked}}),
+reached AS (
+    INSERT INTO cq_step (task_id, kind, name, attempt, started_at, until, permission)
+    SELECT id, kind, name, attempt, {NOW}, {NOW} + make_interval(secs => seconds), permission FROM mine
+    ON CONFLICT (task_id, kind, name) DO UPDATE SET permission = excluded.permission
+    RETURNING task_id, kind, name, until),
+moved AS (
+    UPDATE cq_task t
+       SET status = '{states.SUSPEND.target}', process_id = NULL, suspended_claim = t.claims, run_after = reached.until,
+           awaits = CASE WHEN reached.kind = 'event' THEN reached.name END
+      FROM reached WHERE t.id = reached.task_id
+    RETURNING t.id, t.status, t.queue, t.awaits),
+asked AS (INSERT INTO cq_settlerequest (task_id) SELECT id FROM moved WHERE awaits IS NOT NULL RETURNING task_id)
+SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked{{or_fail}}
+"""
+# Suspend bodies, each only while its claim holds, and note what they wait for. Their time counts from when this wait was first
+# reached. One that waits for an event leaves a request: the event may have come while the body ran.
+SUSPEND = _SUSPEND.format(skip_locked="SKIP LOCKED", or_fail="")
+SUSPEND_OWN = _SUSPEND.format(skip_locked="", or_fail=_OR_FAIL)
 
 # What follows at once from bodies that have ended, while the swap still holds their rows: release or skip their successors. Those
 # that somebody has locked are asked for. After the swap, with a newer snapshot: whoever chains onto one of them concurrently

@@ -1,7 +1,6 @@
 """Steps: called once for all runs, and recorded together with what they have written."""
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -20,9 +19,8 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def _no_calls() -> Iterator[None]:
+def _no_calls() -> None:
     CALLS.clear()
-    yield
 
 
 def test_a_step_is_called_once_for_all_attempts_and_its_result_comes_back() -> None:
@@ -38,7 +36,7 @@ VALUES = [
     b"bytes",
     Decimal("1.10"),
     timedelta(days=2),
-    datetime(2030, 1, 2, tzinfo=timezone.utc),
+    datetime(2030, 1, 2, tzinfo=UTC),
     UUID(int=7),
     [None, True, 2.5, "text"],
     None,
@@ -144,7 +142,7 @@ def named(cqt: Any, name: Any) -> None:
 
 def test_a_function_cannot_step_through_a_coroutine() -> None:
     assert ended(endurance.uses.delay("step of a coroutine")).exception == "cq.exceptions.InvalidArguments"
-    with pytest.raises(InvalidArguments, match="await cqt.astep"):
+    with pytest.raises(InvalidArguments, match=r"await cqt\.astep"):
         endurance.uses("step of a coroutine")
 
 
@@ -171,8 +169,12 @@ def test_in_a_direct_call_steps_are_called_and_their_results_are_what_a_worker_w
     user = User.objects.create(username="ada")
 
     assert endurance.steps_and_fails(0, (1, 2), user) == [(1, 2), user]
-    assert async_to_sync(endurance.steps_in_coroutine)(0) == ["function", (1, 2)]
+    assert async_to_sync(direct_coroutine)() == ["function", (1, 2)]
     assert not Task.objects.exists()
+
+
+async def direct_coroutine() -> Any:
+    return await endurance.steps_in_coroutine(0)
 
 
 def test_in_a_direct_call_too_a_result_must_be_storable() -> None:

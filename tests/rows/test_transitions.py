@@ -9,9 +9,10 @@ import pytest
 
 from cq import database, engine, outcome, settle, sql, states
 from cq.exceptions import DuplicateSubmitError
-from cq.models import Process, Task
+from cq.models import Event, Process, Task
 from cq.outcome import Outcome
 from cq.states import Status, Transition
+from cq.suspension import Wait
 from tests.rows import make
 from tests.rows.make import held, image, process, row
 
@@ -62,6 +63,13 @@ def submitted(status: Status) -> UUID:
 
 def promoted(status: Status) -> UUID:
     return unchanged_unless(row(status, run_after=make.ago(60)).id, engine.promote)
+
+
+def resumed(status: Status) -> UUID:
+    task = row(status, awaits="go")
+    row(parent=task)
+    Event.objects.create(task=task, name="go", outcome="accepted")
+    return unchanged_unless(task.id, lambda: settle.settle([task.id]))
 
 
 def claimed(status: Status) -> UUID:
@@ -159,12 +167,19 @@ WAYS = [
     Way(states.RELEASE, "submit", {S.PENDING: S.QUEUED}, submitted),
     Way(states.SKIP, "settle", {S.PENDING: S.SKIPPED}, lambda s: settled_predecessor(s, S.FAILURE)),
     Way(states.PROMOTE, "promote", dict.fromkeys(states.DELAYED, S.QUEUED), promoted),
+    Way(states.PROMOTE, "event", {S.SUSPENDED: S.QUEUED}, resumed),
     Way(states.CLAIM, "claim", {S.QUEUED: S.RUNNING}, claimed),
     Way(states.GIVE_BACK, "unstarted", {S.RUNNING: S.QUEUED}, finished(outcome.given_back)),
     Way(states.GIVE_BACK, "interrupted", {S.RUNNING: S.QUEUED}, finished(outcome.interrupted)),
     Way(states.GIVE_BACK, "rescue", {S.RUNNING: S.QUEUED}, lambda s: rescued(s, crashes=0, started=False)),
     Way(states.GIVE_BACK, "hand_back", {S.RUNNING: S.QUEUED}, handed_back),
     Way(states.WAIT, "finish", {S.RUNNING: S.WAITING}, finished(lambda t: outcome.returned(t, None, waits=True))),
+    Way(
+        states.SUSPEND,
+        "finish",
+        {S.RUNNING: S.SUSPENDED},
+        finished(lambda t: outcome.suspended(t, Wait("sleep", "#1", 60.0))),
+    ),
     Way(states.SUCCEED, "finish", {S.RUNNING: S.SUCCESS}, finished(make.succeeded)),
     Way(states.SUCCEED, "finish_own", {S.RUNNING: S.SUCCESS}, finished_its_own),
     Way(states.SUCCEED, "settle", {S.WAITING: S.SUCCESS}, settled(S.SUCCESS)),
@@ -191,7 +206,7 @@ WAYS = [
         reopened(S.PENDING),
     ),
 ]
-NOT_BUILT_YET = {states.SUSPEND, states.EXPIRE}
+NOT_BUILT_YET = {states.EXPIRE}
 
 
 @pytest.mark.parametrize("status", Status)
