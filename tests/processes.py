@@ -36,6 +36,9 @@ LOOSE = {
     "fault.sleeps_coroutine",
     "fault.blocks_coroutine",
     "fault.until_loose",
+    "fault.endures",
+    "fault.endures_in_coroutine",
+    "fault.naps",
 }
 
 
