@@ -1,5 +1,6 @@
 """Steps: called once for all runs, and recorded together with what they have written."""
 
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -59,6 +60,19 @@ def test_a_model_instance_that_a_step_returned_is_read_again(failures: int) -> N
     task = ended_in_time(endurance.steps_and_fails.delay(failures, user))
 
     assert (task.result[0].get(), CALLS) == (user, {"0": 1})
+
+
+@endurance.task(atomic=False, retries=1, backoff=0)
+def tells_its_type(cqt: Any, attempt: int) -> str:
+    found = cqt.step("made", OrderedDict, a=1)
+    if cqt.attempt < attempt:
+        raise ValueError("not yet")
+    return type(found).__name__
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_what_the_first_run_gets_is_what_later_ones_will(attempt: int) -> None:
+    assert ended_in_time(tells_its_type.delay(attempt)).result == "dict"
 
 
 def test_steps_are_listed_in_order_with_their_times() -> None:
