@@ -429,8 +429,8 @@ class Run:
                     self.chain(worker, 0)
                 for act in (self.settle, self.promote, self.work, self.haunt):
                     act(worker, 0)
-            for task in Task.objects.filter(status="SUSPENDED", awaits__isnull=False):
-                self.send_to(task)
+            for waiting in Task.objects.filter(status="SUSPENDED", awaits__isnull=False):
+                self.send_to(waiting)
             self.check_always()
             if not Task.objects.unfinished().exists() and not SettleRequest.objects.exists():
                 if self.is_chained:

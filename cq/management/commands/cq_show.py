@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from cq.models import Attempt
 from cq.states import DELAYED, Status
-from cq.terminal import tree
+from cq.terminal import steps, tree
 from cq.terminal.command import TerminalCommand, short, status_cell
 from cq.terminal.family import Family, grow
 from cq.terminal.masking import as_call, as_python
@@ -28,7 +28,7 @@ _LABEL = 13
 
 
 class Command(TerminalCommand):
-    """Head, times, attempts, traceback and tree."""
+    """Head, times, attempts, steps, events, traceback and tree."""
 
     help = "Shows all about tasks: arguments, times, attempts, errors, and the tree family. An id's beginning or end is enough."
 
@@ -59,6 +59,7 @@ class Command(TerminalCommand):
         for label, text in (*_head(record), *_times(record), *_place(record, task.neighbours)):
             self._say_field(label, text)
         self._say_attempts(task)
+        self._say_steps(task)
         if record.traceback:
             self._say_title("Traceback")
             for line in lines(record.traceback):
@@ -79,6 +80,14 @@ class Command(TerminalCommand):
             rows = [_attempt_row(attempt, task.record) for attempt in task.attempts]
             self.say_all(table(_ATTEMPT_COLUMNS, rows, self.room))
 
+    def _say_steps(self, task: _Shown) -> None:
+        if task.steps:
+            self._say_title("Steps")
+            self.say_all(table(steps.STEP_COLUMNS, steps.step_rows(task.steps, task.record.now), self.room))
+        if task.events:
+            self._say_title("Events")
+            self.say_all(table(steps.EVENT_COLUMNS, steps.event_rows(task.events), self.room))
+
     def _say_tree(self, task: _Shown) -> None:
         family = task.family
         if not (family.top.subtasks or family.top.more or family.after):
@@ -98,6 +107,8 @@ class _Shown:
     neighbours: dict[UUID, tuple[str, str]]
     attempts: Sequence[Attempt]
     family: Family
+    steps: Sequence[dict[str, Any]]
+    events: Sequence[dict[str, Any]]
 
 
 def _depth(text: str) -> int:
@@ -117,7 +128,12 @@ def _read(task_id: UUID, depth: int | None) -> _Shown:
     near = tasks().filter(id__in=[other for other in ids if other]).values_list("id", "name", "status")
     attempts = tasks().only("id").get(id=task_id).attempts.all()
     return _Shown(
-        record, {other: (name, status) for other, name, status in near}, list(attempts), grow(record, depth=depth)
+        record,
+        {other: (name, status) for other, name, status in near},
+        list(attempts),
+        grow(record, depth=depth),
+        steps.steps_of(task_id),
+        steps.events_of(task_id),
     )
 
 
@@ -200,6 +216,10 @@ def _attempt_row(attempt: Attempt, record: Record) -> Row:
     return Row(cells, [Cell(wrong, "ERROR", "   ")] if wrong else [])
 
 
+def _with_iso(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: iso(value) if isinstance(value, datetime) else value for name, value in row.items()}
+
+
 def _as_json(task: _Shown) -> dict[str, Any]:
     top = tree.as_json(task.family.top)
     return {
@@ -217,6 +237,8 @@ def _as_json(task: _Shown) -> dict[str, Any]:
             }
             for attempt in task.attempts
         ],
+        "steps": [_with_iso(step) for step in task.steps],
+        "events": [_with_iso(event) for event in task.events],
         "subtasks": top["subtasks"],
         "more_subtasks": top["more"],
         "next": [tree.as_json(node) for node in task.family.after],
