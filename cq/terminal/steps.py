@@ -12,9 +12,9 @@ from django.db.models.functions import Cast
 
 from cq import database
 from cq.models import Event, Step
+from cq.moments import duration, instant
 from cq.terminal import masking
 from cq.terminal.table import Cell, Column, Row
-from cq.terminal.text import duration, instant
 
 STEP_COLUMNS = (
     Column("STEP", gives_way=True),
