@@ -487,6 +487,7 @@ def test_an_event_that_was_awaited_once_does_not_wake_what_sleeps_or_is_tried_ag
 
     for one in (sleeping, retrying):
         send_and_settle(one.id)
+    database.execute(sql.SETTLE_RESUME, [sleeping.id, retrying.id])
 
     assert [status(sleeping), status(retrying)] == [Status.SUSPENDED, Status.RETRY]
 
