@@ -23,6 +23,7 @@ from cq import codec, database, events, registry, sql
 from cq.conf import conf
 from cq.exceptions import Fenced, InvalidArguments, NotAllowedHere, Suspended
 from cq.failpoints import failpoint
+from cq.interruption import Interruption
 from cq.keys import check_text
 from cq.options import check_pause, check_permission
 from cq.outcome import Claimed
@@ -42,8 +43,9 @@ _step: ContextVar[tuple[Journal, str] | None] = ContextVar("cq_current_step", de
 class Journal:
     """What one run of a body does with steps, sleeps and events."""
 
-    def __init__(self, task: Claimed, *, is_direct: bool) -> None:
+    def __init__(self, task: Claimed, interruption: Interruption | None = None, *, is_direct: bool = False) -> None:
         self._task = task
+        self._interruption = interruption
         self._is_direct = is_direct
         self._used: set[tuple[str, str]] = set()
         self._unnamed_sleeps = 0
@@ -178,6 +180,8 @@ class Journal:
 
     def _enter(self, kind: str, name: str) -> None:
         """Refuse what cannot be: then the same line of the body does the same in every run."""
+        if self._interruption is not None:
+            self._interruption.check()
         verb = _VERBS[kind]
         self.refuse_in_step(verb)
         self.refuse_to_go_on()

@@ -13,9 +13,11 @@ from django.db.models.functions import Now
 from cq import database, engine, events, executor, settle, sql, task
 from cq.exceptions import EventTimeout, Fenced
 from cq.failpoints import failpoint as reach
+from cq.interruption import Interruption
 from cq.journal import Journal
 from cq.models import Event, SettleRequest, Step, Task
 from cq.outcome import Claimed, given_back, interrupted, suspended
+from cq.running import RunningTask
 from cq.states import Status
 from cq.suspension import Wait
 from tests import tasks
@@ -193,6 +195,23 @@ def test_a_step_of_a_worker_that_lost_the_task_is_not_kept_and_its_writes_are_un
 
     assert not Group.objects.exists()
     assert not Step.objects.exists()
+
+
+@pytest.mark.parametrize("verb", ["step", "sleep", "wait_event"])
+def test_a_body_that_was_told_to_end_does_at_the_next_verb(verb: str) -> None:
+    stop = Interruption()
+    running = RunningTask(held(row(Status.RUNNING)), stop)
+    use = {
+        "step": lambda: running.step("one", tasks.adds, 1),
+        "sleep": lambda: running.sleep(60),
+        "wait_event": lambda: running.wait_event("go"),
+    }[verb]
+
+    stop.tell()
+
+    with pytest.raises(Fenced, match="nothing of it is kept"):
+        use()
+    assert running.journal.wait is None
 
 
 def keep(claimed: Claimed, name: str = "one") -> None:
@@ -515,7 +534,7 @@ def test_an_event_commits_together_with_the_request_to_settle_its_task() -> None
 def test_a_journal_asks_once_what_is_done() -> None:
     claimed = held(row(Status.RUNNING))
     keep(claimed)
-    journal = Journal(claimed, is_direct=False)
+    journal = Journal(claimed)
 
     with transaction.atomic():
         assert journal.step("one", lambda: 1 / 0, (), {}) == 1
