@@ -7,6 +7,7 @@ index decides, also between an event and the end of its time, which is an entry 
 
 from __future__ import annotations
 
+from reprlib import repr as brief
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from django.db import models
 
 from cq import codec, database, sql
 from cq.conf import conf
-from cq.exceptions import EventTimeout, Fenced
+from cq.exceptions import EventTimeout, Fenced, InvalidOption
 from cq.fields import read_reference
 from cq.keys import check_text
 from cq.options import check_instance
@@ -42,7 +43,10 @@ def send(task_id: UUID, name: str, payload: Any = None, *, by: models.Model | No
     """
     check_text("name", name)
     sender = check_instance("by")(by)
+    if not isinstance(comment, str):
+        raise InvalidOption(f"comment={brief(comment)}: expected a text.")
     text = codec.dumps(payload, limit=conf().MAX_ARGS_SIZE, what="payload")
+    codec.dumps(comment, limit=conf().MAX_ARGS_SIZE, what="comment")  # it fits a column of its own then, too
     permission = _asked_for(task_id, name)
     why_not = _why_not(by, permission)
     outcome = _REFUSED if why_not else _ACCEPTED

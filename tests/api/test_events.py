@@ -272,6 +272,9 @@ def test_what_is_sent_must_be_storable() -> None:
         task.send_event("x" * 201)
     with pytest.raises(InvalidOption, match="by="):
         task.send_event("go", by="ada")  # type: ignore[arg-type]
+    for comment, error in ((7, InvalidOption), ("a\0b", NotSerializable), ("x" * 300_000, TooLarge)):
+        with pytest.raises(error, match="comment"):
+            task.send_event("go", comment=comment)  # type: ignore[arg-type]
     assert not Event.objects.exists()
 
 
