@@ -1,5 +1,6 @@
 """Steps: called once for all runs, and recorded together with what they have written."""
 
+import asyncio
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -100,6 +101,24 @@ def test_in_a_coroutine_functions_and_coroutines_can_be_steps() -> None:
     assert (task.status, task.result, task.attempt) == ("SUCCESS", ["function", (1, 2)], 2)
     assert CALLS == {"function": 1, "coroutine": 1}
     assert [step.name for step in task.steps.all()] == ["function", "coroutine"]
+
+
+@endurance.task
+async def steps_side_by_side(cqt: Any) -> Any:
+    met = asyncio.Barrier(2)
+    return await asyncio.gather(cqt.astep("one", meets, met, 1), cqt.astep("two", meets, met, 2))
+
+
+async def meets(met: asyncio.Barrier, number: int) -> int:
+    await met.wait()
+    return number
+
+
+def test_steps_of_a_coroutine_may_run_side_by_side() -> None:
+    task = ended(steps_side_by_side.delay())
+
+    assert (task.status, task.result) == ("SUCCESS", [1, 2]), task.error
+    assert {step.name for step in task.steps.all()} == {"one", "two"}
 
 
 def test_in_an_atomic_body_a_step_rolls_back_with_the_body() -> None:
