@@ -105,13 +105,21 @@ def test_in_a_coroutine_functions_and_coroutines_can_be_steps() -> None:
 
 @endurance.task
 async def steps_side_by_side(cqt: Any) -> Any:
-    met = asyncio.Barrier(2)
-    return await asyncio.gather(cqt.astep("one", meets, met, 1), cqt.astep("two", meets, met, 2))
+    inside, done = asyncio.Event(), asyncio.Event()
 
+    async def first() -> int:
+        inside.set()
+        await done.wait()
+        return 1
 
-async def meets(met: asyncio.Barrier, number: int) -> int:
-    await met.wait()
-    return number
+    async def second() -> Any:
+        await inside.wait()
+        found = await cqt.astep("two", endurance.acall, "two", 2)
+        done.set()
+        return found
+
+    async with asyncio.timeout(10):
+        return await asyncio.gather(cqt.astep("one", first), second())
 
 
 def test_steps_of_a_coroutine_may_run_side_by_side() -> None:
