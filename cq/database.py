@@ -133,6 +133,12 @@ def in_transaction() -> bool:
     return connection().in_atomic_block
 
 
+def nesting() -> int:
+    """Say how many atomic blocks this thread is in."""
+    own = connection()
+    return len(own.savepoint_ids) + 1 if own.in_atomic_block else 0
+
+
 def slices(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     """Cut a list so that no statement gets too large."""
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -24,6 +24,7 @@ from cq.new import NewTask
 from cq.new import as_json as _as_json
 from cq.outcome import Claimed, Count, Moved, Outcome
 from cq.states import Status
+from cq.suspension import Wait
 from cq.wire import Reply, RoundTrip
 
 _SLICE = 1000
@@ -285,6 +286,13 @@ class _Finishing:
     """The statements that write outcomes: the fenced swap, what the bodies made, and what follows from it, in this order."""
 
     def __init__(self, trip: RoundTrip, outcomes: Sequence[Outcome], *, is_own: bool = False) -> None:
+        waits = [(outcome.task, outcome.wait) for outcome in outcomes if outcome.wait is not None]
+        self.suspended = [trip.send(sql.SUSPEND_OWN if is_own else sql.SUSPEND, *_waits(waits))] if waits else []
+        trip.failpoint("finish.suspended")
+        outcomes = [outcome for outcome in outcomes if outcome.wait is None]
+        if not outcomes:
+            self.swapped, self.made, self.followed = Reply([]), [], Reply([])
+            return
         made = [task for outcome in outcomes for task in outcome.made]
         ids = _array([str(outcome.task.id) for outcome in outcomes])
         is_lone = len(outcomes) == 1 and not made and _is_lone(outcomes[0])
@@ -309,7 +317,8 @@ class _Finishing:
     def read(self) -> Finished:
         """Say what it came to, once the statements are through."""
         finished = Finished()
-        for task_id, status, queue in [*self.swapped.rows(), *self.followed.rows()]:
+        replies = [*self.suspended, self.swapped, self.followed]
+        for task_id, status, queue in (row for reply in replies for row in reply.rows()):
             if status is None:
                 finished.asked.append(task_id)
             else:
@@ -338,6 +347,11 @@ def _columns(outcomes: Sequence[Outcome]) -> list[str | list[str | None] | None]
         _texts([outcome.reason for outcome in outcomes]),
         f"[{','.join([outcome.result or 'null' for outcome in outcomes])}]",
     ]
+
+
+def _waits(waits: Sequence[tuple[Claimed, Wait]]) -> tuple[list[Any], ...]:
+    """Return the parameters of `sql.SUSPEND`."""
+    return tuple(map(list, zip(*((task.id, task.claims, *wait) for task, wait in waits), strict=True)))
 
 
 def _array(words: Iterable[str]) -> str:

@@ -93,6 +93,10 @@ class EventTimeout(CQError, TimeoutError):
     """The event did not come in time."""
 
 
+class Suspended(BaseException):
+    """The body gives its worker back until it is time to go on: no error, so let it pass."""
+
+
 class TaskFailed(CQError):
     """The task did not end in SUCCESS."""
 

@@ -29,6 +29,7 @@ from cq.exceptions import Fenced, NotAllowedHere, ReturnedForeignTask, TaskNotRe
 from cq.failpoints import failpoint
 from cq.failure import describe
 from cq.interruption import Interruption, Stopped
+from cq.journal import is_suspension
 from cq.models import Task
 from cq.models.task import conflict_at_the_end
 from cq.outcome import Claimed, Outcome
@@ -198,6 +199,7 @@ class _Attempt:
 
     def _arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         task = self.task
+        self.running.journal.open()
         first = [self.running] if self.definition.takes_task else []
         if not task.pass_result:
             args, kwargs = codec.recall(task.args, task.kwargs)
@@ -207,6 +209,7 @@ class _Attempt:
 
     def _conclude(self, result: Any) -> Outcome:
         """Turn what the body returned into an outcome."""
+        self.running.journal.refuse_to_go_on()
         made = tuple(self.running.made)
         if isinstance(result, Task):
             chain = self.running.chain_returned(result)
@@ -262,6 +265,8 @@ class _Attempt:
         if self.has_committed:
             logger.error("an on_commit hook raised task=%s name=%s", self.task.id, self.task.name, exc_info=error)
             return Executed(finished=self.finished)
+        if (wait := self.running.journal.wait) is not None and is_suspension(error):
+            return Executed(outcome.suspended(self.task, wait))
         is_over = self.interruption.was_interrupted and isinstance(error, TaskTimeout)
         return Executed(failed(self.task, self.definition, error, kind="timeout" if is_over else "error"))
 

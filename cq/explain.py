@@ -39,7 +39,9 @@ class _Seen(NamedTuple):
     key_limit: int | None
     rate_starts: int | None
     rate_seconds: int | None
-    run_after: datetime
+    run_after: datetime | None
+    awaits: str | None
+    permission: str | None
     start_by: datetime | None
     prune_after: datetime | None
     now: datetime
@@ -118,11 +120,16 @@ def _first_reason(task_id: UUID) -> str:
 def _delayed(seen: _Seen, status: Status) -> Iterator[str]:
     if status == Status.RETRY:
         yield _failed(seen)
+    if status == Status.SUSPENDED and seen.awaits is not None:
+        sender = f", which takes the permission {seen.permission}" if seen.permission else ""
+        yield f"It waits for the event {seen.awaits!r}{sender}."
+    if seen.run_after is None:
+        return
     if seen.run_after > seen.now:
         verb = {
             Status.SCHEDULED: "It is due",
             Status.RETRY: "It is tried again",
-            Status.SUSPENDED: "It sleeps, or waits for an event, until",
+            Status.SUSPENDED: "It goes on without one" if seen.awaits else "It sleeps, and goes on",
         }[status]
         yield f"{verb} {_at(seen.run_after, seen.now)}."
         return
@@ -165,7 +172,7 @@ def _workers(seen: _Seen) -> Iterator[str]:
     if seen.serving and not seen.fit and seen.knowing:
         yield f"No living worker of its queue {seen.queue} knows the name {seen.name}; one of other queues does."
     if not seen.knowing and seen.serving:
-        left = seen.run_after + timedelta(seconds=conf().UNKNOWN_TASK_TIMEOUT) - seen.now
+        left = (seen.run_after or seen.now) + timedelta(seconds=conf().UNKNOWN_TASK_TIMEOUT) - seen.now
         when = f"in {duration(left)}" if left > timedelta(0) else "soon"
         yield f"No living worker knows the name {seen.name}. If that stays so, it fails {when}."
 

@@ -24,6 +24,7 @@ _MOST_AT_ONCE = 1_000_000
 _RATE = re.compile(r"([1-9][0-9]{0,6})/([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _REPLACEABLE = ("args", "run_after")
+_PERMISSION = re.compile(r"[^.\s]{1,99}\.\S{1,100}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 
@@ -68,7 +69,7 @@ def check_run_after(value: Any) -> datetime | timedelta | None:
     return None if value is None else timedelta(seconds=seconds)
 
 
-def _seconds(name: str, value: Any, longest: timedelta, least: str) -> float:
+def _seconds(name: str, value: Any, longest: timedelta, least: str, other: str = "None, or ") -> float:
     """Return a duration in seconds; `least` says in words from where on."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number or isinstance(value, timedelta):
@@ -76,13 +77,25 @@ def _seconds(name: str, value: Any, longest: timedelta, least: str) -> float:
         if (seconds > 0 or (seconds == 0 and least == "from 0")) and seconds <= longest.total_seconds():
             return seconds
     raise InvalidOption(
-        f"{name}={brief(value)}: expected None, or seconds or a timedelta {least} up to {longest.days:,} days."
+        f"{name}={brief(value)}: expected {other}seconds or a timedelta {least} up to {longest.days:,} days."
     )
 
 
 def check_timeout(value: Any) -> float | None:
     """Return the seconds that a body may run, or None."""
     return None if value is None else _seconds("timeout", value, _LONGEST_RUN, "above 0")
+
+
+def check_pause(name: str, value: Any) -> float:
+    """Return the seconds that a body sleeps, or waits for an event."""
+    return _seconds(name, value, _LONGEST_DELAY, "from 0", other="")
+
+
+def check_permission(value: Any) -> str | None:
+    """Return the name of a permission, or None."""
+    if value is None or (isinstance(value, str) and _PERMISSION.fullmatch(value)):
+        return value
+    raise InvalidOption(f"permission={brief(value)}: expected None or a text like 'shop.approve_order'.")
 
 
 def check_expires(value: Any) -> float | None:

@@ -9,6 +9,7 @@ from uuid import UUID
 from cq import states
 from cq.new import NewTask
 from cq.states import Status, Transition
+from cq.suspension import Wait
 
 
 class Claimed(NamedTuple):
@@ -56,6 +57,7 @@ class Outcome(NamedTuple):
     charge: str = ""
     result_of: UUID | None = None
     made: tuple[NewTask, ...] = ()
+    wait: Wait | None = None
     # The process in which the body still runs although its task moves on.
     lingers_in: UUID | None = None
 
@@ -70,6 +72,11 @@ def returned(
     """The body came back; it waits if it has subtasks."""
     transition = states.WAIT if waits else states.SUCCEED
     return Outcome(task, transition, "success", result=result, made=made, result_of=result_of)
+
+
+def suspended(task: Claimed, wait: Wait) -> Outcome:
+    """The body sleeps or waits for an event; what it made is dropped, for it runs again from its top."""
+    return Outcome(task, states.SUSPEND, None, delay=wait.seconds, wait=wait)
 
 
 def given_back(task: Claimed) -> Outcome:

@@ -144,6 +144,8 @@ def _delete(workflows: Sequence[_Workflow]) -> None:
     if not workflows:
         return
     root_ids = [workflow.root_id for workflow in workflows]
+    for statement in sql.PRUNE_RECORDS:  # first: they are found by the tasks that they belong to
+        database.execute(statement, root_ids)
     tasks = Task.objects.filter(Q(pk__in=root_ids) | Q(workflow__in=root_ids))
     if _is_referred_to(tasks):
         tasks.delete()

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
+
+from asgiref.sync import sync_to_async
 
 from cq import codec, engine, unique
 from cq.call import Arguments, Callee, call_of
 from cq.conf import conf
 from cq.exceptions import NotAllowedHere, ReturnedForeignTask, TaskFinished, TooLarge
 from cq.interruption import Interruption
+from cq.journal import Duration, Journal
 from cq.models import Task
 from cq.models.task import conflict, refuse_conflicts
 from cq.new import NewTask
@@ -45,6 +48,7 @@ class RunningTask:
         self.parent_id = claimed.parent_id
         self.previous_id = claimed.previous_id
         self.scheduled_for: datetime | None = claimed.scheduled_for
+        self.journal = Journal(claimed, interruption, is_direct=is_direct)
         self.made: list[NewTask] = []
         self.enqueued: dict[UUID, UUID | None] = {}
         self._unique: dict[unique.Unique, Task] = {}
@@ -158,6 +162,7 @@ class RunningTask:
             raise TaskFinished(f"The body of task {self.id} has ended; nothing can be added to it any more.")
         if self._interruption is not None:
             self._interruption.check()
+        self.journal.refuse_in_step("A subtask or a chain")
         limits = conf()
         if depth > limits.MAX_DEPTH:
             raise TooLarge(
@@ -176,6 +181,36 @@ class RunningTask:
         if new.unique_key is not None:
             self._unique[unique.of(new)] = task
         return task
+
+    def step(self, name: str, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function once for all runs of this task: return its result, or what it has returned in an earlier run.
+
+        What it writes commits with the record of its result; in an atomic body both roll back with the body.
+        """
+        return self.journal.step(name, func, args, kwargs)
+
+    async def astep(self, name: str, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Do what `step` does, in a coroutine; `func` may be one: its result is recorded right after it has returned."""
+        return await self.journal.astep(name, func, args, kwargs)
+
+    def sleep(self, duration: Duration, name: str | None = None) -> None:
+        """Give the worker back for so long; then the body runs again from its top, and passes this."""
+        self.journal.sleep(duration, name)
+
+    async def asleep(self, duration: Duration, name: str | None = None) -> None:
+        """Do what `sleep` does, in a coroutine."""
+        await self.journal.asleep(duration, name)
+
+    def wait_event(self, name: str, timeout: Duration | None = None, permission: str | None = None) -> Any:
+        """Give the worker back until somebody (with this permission) sends this event; return its payload.
+
+        `EventTimeout` if it does not come in so many seconds from when this was first reached.
+        """
+        return self.journal.wait_event(name, timeout, permission)
+
+    async def await_event(self, name: str, timeout: Duration | None = None, permission: str | None = None) -> Any:
+        """Do what `wait_event` does, in a coroutine."""
+        return await sync_to_async(self.journal.wait_event)(name, timeout, permission)
 
     def note_enqueued(self, new: NewTask | Task) -> None:
         """Remember a task that this body enqueued for itself: it may return it."""

@@ -1,9 +1,9 @@
 """What the end of a task means for its neighbours: parents end, successors are released or skipped, revokes go down.
 
-The only place where one task's state changes another's. It is level-triggered and idempotent: anybody may settle any task at
-any time, any number of times. The order is the proof: lock the task, delete its requests, THEN look. A change and the request
-for a look commit together; so either the deletion sees the request, and the later look, with a newer snapshot, sees the
-change; or the request survives and makes another look. Never look first.
+And what an event means for the task that waits for it. The only place where one task's state changes another's. It is
+level-triggered and idempotent: anybody may settle any task at any time, any number of times. The order is the proof: lock the
+task, delete its requests, THEN look. A change and the request for a look commit together; so either the deletion sees the
+request, and the later look, with a newer snapshot, sees the change; or the request survives and makes another look. Never look first.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def settle(ids: Sequence[UUID]) -> Settled:
         database.execute(sql.SETTLE_TAKE, list(locked), list(ids))
         failpoint("settle.taken")
         _end_parents([task_id for task_id, status in locked.items() if status == Status.WAITING], settled)
+        _resume_suspended([task_id for task_id, status in locked.items() if status == Status.SUSPENDED], settled)
         failpoint("settle.looked")
         over = [*settled.ended, *(task_id for task_id, status in locked.items() if status in TERMINAL)]
         _carry_revokes_down([task_id for task_id in over if locked[task_id] == Status.REVOKED], settled)
@@ -89,6 +90,11 @@ def settle(ids: Sequence[UUID]) -> Settled:
 def _end_parents(ids: Sequence[UUID], settled: Settled) -> None:
     if ids:
         settled.ended += [task_id for (task_id,) in database.execute(sql.SETTLE_END, ids)]
+
+
+def _resume_suspended(ids: Sequence[UUID], settled: Settled) -> None:
+    if ids:
+        settled.queues.update(queue for (queue,) in database.execute(sql.SETTLE_RESUME, ids))
 
 
 def _carry_revokes_down(ids: Sequence[UUID], settled: Settled) -> None:

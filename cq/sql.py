@@ -22,6 +22,7 @@ _TERMINAL = sql_list(states.TERMINAL)
 _UNFINISHED = sql_list(states.UNFINISHED)
 _UNSUCCESSFUL = sql_list(states.UNSUCCESSFUL)
 _DELAYED = sql_list(states.DELAYED)
+_SUSPENDED = sql_list(states.PROMOTE.sources & {states.Status.SUSPENDED})
 _ENDED_BY_ITSELF = sql_list(states.TERMINAL - {states.REVOKE.target})
 
 _GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
@@ -48,6 +49,11 @@ UNIQUE_INDEX = "cq_task_unique"
 # When a new row is due: the past means now.
 _DUE = f"GREATEST({NOW}, d.run_after, {NOW} + make_interval(secs => coalesce(d.delay, 0)))"
 _QUEUED_OR_SCHEDULED = f"CASE WHEN due > {NOW} THEN 'SCHEDULED' ELSE 'QUEUED' END"
+# The claim that follows a suspension continues the attempt; so does the next one, if that claim never started its body.
+_IS_NEW_ATTEMPT = "(t.suspended_claim IS DISTINCT FROM t.claims)::int"
+_WAS_NEW_ATTEMPT = "(t.suspended_claim IS DISTINCT FROM t.claims - 1)::int"
+_IN_ATTEMPT = "t.suspended_claim = t.claims"
+_SUSPENDED_STILL = "CASE WHEN t.suspended_claim = t.claims - 1 THEN t.claims ELSE t.suspended_claim END"
 _SKIPPED = "Its predecessor did not succeed."
 # When a successor is due, and what becomes of it.
 _RELEASED_DUE = f"GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0'))"
@@ -278,8 +284,8 @@ WITH me AS MATERIALIZED (
      WHERE p.id = %s AND p.ended_at IS NULL AND {_IS_ALIVE} AND NOT {_ONE_PAUSED}
        FOR KEY SHARE OF w FOR SHARE OF p)
 UPDATE cq_task t
-   SET status = '{states.CLAIM.target}', claims = t.claims + 1, attempt = t.attempt + 1, process_id = me.id, worker = me.label,
-       started_at = {LATER}, ended_at = NULL, outcome = NULL, admitted = t.key IS NULL
+   SET status = '{states.CLAIM.target}', claims = t.claims + 1, attempt = t.attempt + {_IS_NEW_ATTEMPT}, process_id = me.id,
+       worker = me.label, started_at = {LATER}, ended_at = NULL, outcome = NULL, admitted = t.key IS NULL
   FROM me
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task
@@ -323,7 +329,8 @@ UPDATE cq_task t
        exception = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.exception ELSE mine.exception END,
        traceback = CASE WHEN mine.outcome IN ('interrupted') OR mine.outcome IS NULL THEN t.traceback ELSE mine.traceback END,
        retries = t.retries + (mine.charge = 'retries')::int, transients = t.transients + (mine.charge = 'transients')::int,
-       attempt = t.attempt - (mine.charge = 'unstarted')::int,
+       attempt = t.attempt - (mine.charge = 'unstarted')::int * {was_new_attempt},
+       suspended_claim = CASE WHEN mine.charge = 'unstarted' THEN {suspended_still} END,
        run_after = CASE WHEN mine.target = 'RETRY' THEN {now} + make_interval(secs => mine.delay) ELSE t.run_after END,
        finished_at = CASE WHEN mine.target IN ({terminal}) THEN {now} END,
        prune_after = CASE WHEN mine.target IN ({terminal}) THEN {now} + make_interval(secs => t.result_ttl) END
@@ -341,9 +348,15 @@ FENCED = "cq_fenced"
 _OR_FAIL = f"""
 UNION ALL SELECT NULL, ('{FENCED}' || n)::int::text, NULL FROM (SELECT count(*) AS n FROM moved) AS moves WHERE n = 0"""
 # Write the outcomes of bodies, each only while its claim holds. Rows that somebody has locked are left for another try …
-FINISH = _FINISH.format(skip_locked="SKIP LOCKED", or_fail="", now=NOW, terminal=_TERMINAL)
+_PARTS = {
+    "now": NOW,
+    "terminal": _TERMINAL,
+    "was_new_attempt": _WAS_NEW_ATTEMPT,
+    "suspended_still": _SUSPENDED_STILL,
+}
+FINISH = _FINISH.format(skip_locked="SKIP LOCKED", or_fail="", **_PARTS)
 # … or waited for, by a body that ends its own transaction and holds no other task row.
-FINISH_OWN = _FINISH.format(skip_locked="", or_fail=_OR_FAIL, now=NOW, terminal=_TERMINAL)
+FINISH_OWN = _FINISH.format(skip_locked="", or_fail=_OR_FAIL, **_PARTS)
 
 _FINISH_LONE = f"""
 UPDATE cq_task
@@ -359,6 +372,32 @@ FINISH_LONE_OWN = f"""
 WITH moved AS ({_FINISH_LONE.format(skip_locked="")})
 SELECT id, status, queue FROM moved {_OR_FAIL}
 """
+
+_SUSPEND = f"""
+WITH mine AS MATERIALIZED (
+    SELECT t.id, t.attempt, g.kind, g.name, g.seconds, g.permission
+      FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::float8[], %s::text[])
+               AS g(id, claims, kind, name, seconds, permission)
+      JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING'
+       FOR NO KEY UPDATE OF t {{skip_locked}}),
+reached AS (
+    INSERT INTO cq_step (task_id, kind, name, attempt, started_at, until, permission)
+    SELECT id, kind, name, attempt, {NOW}, {NOW} + make_interval(secs => seconds), permission FROM mine
+    ON CONFLICT (task_id, kind, name) DO UPDATE SET permission = excluded.permission
+    RETURNING task_id, kind, name, until),
+moved AS (
+    UPDATE cq_task t
+       SET status = '{states.SUSPEND.target}', process_id = NULL, suspended_claim = t.claims, run_after = reached.until,
+           awaits = CASE WHEN reached.kind = 'event' THEN reached.name END
+      FROM reached WHERE t.id = reached.task_id
+    RETURNING t.id, t.status, t.queue, t.awaits),
+asked AS (INSERT INTO cq_settlerequest (task_id) SELECT id FROM moved WHERE awaits IS NOT NULL RETURNING task_id)
+SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked{{or_fail}}
+"""
+# Suspend bodies, each only while its claim holds, and note what they wait for. Their time counts from when this wait was first
+# reached. One that waits for an event leaves a request: the event may have come while the body ran.
+SUSPEND = _SUSPEND.format(skip_locked="SKIP LOCKED", or_fail="")
+SUSPEND_OWN = _SUSPEND.format(skip_locked="", or_fail=_OR_FAIL)
 
 # What follows at once from bodies that have ended, while the swap still holds their rows: release or skip their successors. Those
 # that somebody has locked are asked for. After the swap, with a newer snapshot: whoever chains onto one of them concurrently
@@ -470,8 +509,8 @@ lingers AS (
 revoked AS (
     UPDATE cq_task t
        SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, terminate = above.terminate,
-           outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
-           ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END,
+           outcome = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN 'revoked' ELSE t.outcome END,
+           ended_at = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END,
            reason = CASE WHEN above.id = t.parent_id THEN 'Its parent was revoked.' ELSE 'Its predecessor was revoked.' END
       FROM above
      WHERE (above.id = t.parent_id OR above.id = t.previous_id AND t.created_at < above.finished_at)
@@ -516,6 +555,14 @@ asked AS (
 SELECT id, status, queue FROM moved
 """
 
+# Make ready the suspended tasks whose event has come.
+SETTLE_RESUME = f"""
+UPDATE cq_task t SET status = '{states.PROMOTE.target}', run_after = {NOW}
+ WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_SUSPENDED})
+   AND EXISTS (SELECT 1 FROM cq_event e WHERE e.task_id = t.id AND e.name = t.awaits AND e.outcome = 'accepted')
+RETURNING t.queue
+"""
+
 # Ask again for those whose neighbours somebody had locked, or that were too many for one round.
 SETTLE_AGAIN = f"""
 INSERT INTO cq_settlerequest (task_id)
@@ -533,6 +580,8 @@ STATE_COLUMNS = (
         "admitted",
         "claims",
         "attempt",
+        "suspended_claim",
+        "awaits",
         "retries",
         "crashes",
         "transients",
@@ -542,6 +591,70 @@ STATE_COLUMNS = (
 )
 # What has become of a task?
 STATE = f"SELECT {', '.join(STATE_COLUMNS)}::text FROM cq_task WHERE id = %s"
+
+# What has a task behind it: its steps with their results, and the sleeps that are over.
+STEPS = f"""
+SELECT kind, name, result::text FROM cq_step
+ WHERE task_id = %s AND (kind = 'step' OR kind = 'sleep' AND until <= {NOW})
+"""
+
+_MINE = """SELECT id, attempt FROM cq_task WHERE id = %s AND claims = %s AND status = 'RUNNING'"""
+_STEP = f"""
+INSERT INTO cq_step (task_id, kind, name, attempt, started_at, ended_at, result)
+SELECT id, 'step', %s, attempt, {NOW} - make_interval(secs => %s), {NOW}, %s::jsonb FROM mine RETURNING task_id
+"""
+# Keep what a step has returned, if the task is still this claim's: locked to the commit, which is near …
+KEEP_STEP = f"WITH mine AS MATERIALIZED ({_MINE} FOR SHARE) {_STEP}"
+# … or in a body's own transaction, whose end sees to that, and which may be far.
+KEEP_STEP_OWN = f"WITH mine AS MATERIALIZED ({_MINE}) {_STEP}"
+
+_COUNTS = "outcome <> 'refused'"
+# What came of waiting for an event: is the wait over, has its time run out, and which event counts?
+EVENT = f"""
+SELECT w.ended_at IS NOT NULL, w.until <= {NOW}, e.id, e.outcome, e.payload::text, e."by", e.permission
+  FROM (SELECT %s::uuid AS task_id, %s::text AS name) AS asked
+  LEFT JOIN cq_step w ON w.task_id = asked.task_id AND w.kind = 'event' AND w.name = asked.name
+  LEFT JOIN cq_event e ON e.task_id = asked.task_id AND e.name = asked.name AND e.{_COUNTS}
+"""
+
+# Let a body pass a wait, if the task is still this claim's.
+EVENT_PASS = f"""
+WITH mine AS MATERIALIZED ({_MINE} FOR SHARE)
+INSERT INTO cq_step (task_id, kind, name, attempt, started_at, ended_at, permission)
+SELECT id, 'event', %s, attempt, {NOW}, {NOW}, %s FROM mine
+ON CONFLICT (task_id, kind, name) DO UPDATE SET ended_at = excluded.ended_at
+RETURNING task_id
+"""
+
+# Refuse an event that came before it was known who may send it, if the task is still this claim's.
+EVENT_REFUSE = f"""
+WITH mine AS MATERIALIZED ({_MINE} FOR SHARE)
+UPDATE cq_event e SET outcome = 'refused', permission = %s, reason = %s FROM mine WHERE e.task_id = mine.id AND e.id = %s
+RETURNING e.task_id
+"""
+
+# Let no event count any more: the time is over. It may have to wait for a sender, and so holds no task meanwhile.
+EVENT_TIME_OUT = f"""
+INSERT INTO cq_event (task_id, name, outcome, reason)
+SELECT task_id, name, 'timeout', 'It did not come in time.' FROM cq_step
+ WHERE task_id = %s AND kind = 'event' AND name = %s AND ended_at IS NULL AND until <= {NOW}
+ON CONFLICT (task_id, name) WHERE {_COUNTS} DO NOTHING
+"""
+
+# Which permission does the wait for this event ask of its sender?
+EVENT_PERMISSION = "SELECT permission FROM cq_step WHERE task_id = %s AND kind = 'event' AND name = %s"
+
+# Send an event to an unfinished task, and ask for that to be settled; no row: it does not count, or came too late.
+EVENT_SEND = f"""
+WITH receiver AS MATERIALIZED (SELECT id FROM cq_task WHERE id = %s AND status IN ({_UNFINISHED}) FOR KEY SHARE),
+sent AS (
+    INSERT INTO cq_event (task_id, name, payload, "by", comment, permission, outcome, reason)
+    SELECT id, %s, %s::jsonb, %s, %s, %s, %s, %s FROM receiver
+    ON CONFLICT (task_id, name) WHERE {_COUNTS} DO NOTHING
+    RETURNING task_id, outcome),
+asked AS (INSERT INTO cq_settlerequest (task_id) SELECT task_id FROM sent WHERE outcome = 'accepted')
+SELECT outcome FROM sent
+"""
 
 # A task whose last body may still run in some process is not admitted before that is gone; one with a key is in its turn.
 _ADMITTED = "t.key IS NULL AND NOT EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id)"
@@ -618,7 +731,7 @@ _WAITING = """t.key = {key} AND t.status = 'QUEUED' AND t.admitted < true
              AND NOT EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id)"""
 _IN_LINE = "t.status, t.admitted, t.priority DESC, t.run_after, t.id"
 # A start that a process has not begun with any more when it gave it back is none.
-_STARTS = """t.key = w.key AND t.started_at > w.since AND (t.status = 'RUNNING' OR t.outcome IS NOT NULL)
+_STARTS = f"""t.key = w.key AND t.started_at > w.since AND (t.status = 'RUNNING' OR t.outcome IS NOT NULL OR {_IN_ATTEMPT})
                AND NOT EXISTS (SELECT 1 FROM cq_pastattempt p WHERE p.task_id = t.id AND p.number = t.attempt)"""
 
 # What counts for a rate, and when the first of it counts no more: starts within its time, the past attempts of those tasks included, and
@@ -692,8 +805,8 @@ lingers AS (
 UPDATE cq_task t
    SET status = '{states.REVOKE.target}', finished_at = {NOW}, process_id = NULL, reason = %s, terminate = %s,
        prune_after = {NOW} + make_interval(secs => t.result_ttl),
-       outcome = CASE WHEN mine.was = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
-       ended_at = CASE WHEN mine.was = 'RUNNING' THEN {NOW} ELSE t.ended_at END
+       outcome = CASE WHEN mine.was = 'RUNNING' OR {_IN_ATTEMPT} THEN 'revoked' ELSE t.outcome END,
+       ended_at = CASE WHEN mine.was = 'RUNNING' OR {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END
   FROM mine WHERE t.id = mine.id
 RETURNING t.id, mine.holder
 """
@@ -793,6 +906,7 @@ moved AS (
            crashes = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.crashes END,
            transients = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.transients END,
            outcome = CASE WHEN target = 'QUEUED' THEN NULL ELSE t.outcome END,
+           suspended_claim = CASE WHEN target <> 'QUEUED' THEN t.suspended_claim END,
            run_after = CASE WHEN target = 'QUEUED' THEN {NOW} ELSE t.run_after END,
            admitted = {_ADMITTED}
       FROM chosen
@@ -873,7 +987,8 @@ past AS (
       FROM held WHERE had_started AND verdict IN ('{states.RETRY_LATER.target}', '{states.GIVE_BACK.target}'))
 UPDATE cq_task t
    SET status = verdict,
-       process_id = NULL, crashes = t.crashes + charged::int, attempt = t.attempt - (NOT had_started)::int,
+       process_id = NULL, crashes = t.crashes + charged::int, attempt = t.attempt - (NOT had_started)::int * {_WAS_NEW_ATTEMPT},
+       suspended_claim = CASE WHEN NOT had_started THEN {_SUSPENDED_STILL} END,
        outcome = CASE WHEN is_over THEN 'timeout' WHEN charged THEN 'crashed' WHEN had_started THEN 'interrupted' END,
        error = CASE WHEN is_over THEN 'The body ran longer than its timeout, and its process was killed.' ELSE t.error END,
        exception = CASE WHEN is_over THEN 'cq.exceptions.TaskTimeout' ELSE t.exception END,
@@ -966,7 +1081,8 @@ SELECT DISTINCT p.id FROM cq_lingering l JOIN cq_process p ON p.id = l.process_i
 # start only once is handed back only by the process itself: one that does not answer may just be starting it.
 HAND_BACK = f"""
 UPDATE cq_task t
-   SET status = '{states.GIVE_BACK.target}', process_id = NULL, attempt = t.attempt - 1
+   SET status = '{states.GIVE_BACK.target}', process_id = NULL, attempt = t.attempt - {_WAS_NEW_ATTEMPT},
+       suspended_claim = {_SUSPENDED_STILL}
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task
          WHERE process_id = %s AND status IN ({states.GIVE_BACK.guard}) AND NOT id = ANY(%s::uuid[]) AND (%s OR NOT at_most_once)
@@ -1000,7 +1116,8 @@ SELECT DISTINCT q.name
 REFUSE = f"""
 UPDATE cq_task t
    SET status = '{states.REFUSE.target}', finished_at = {NOW}, prune_after = {NOW} + make_interval(secs => t.result_ttl),
-       exception = 'cq.exceptions.TaskNotRegistered',
+       exception = 'cq.exceptions.TaskNotRegistered', outcome = CASE WHEN {_IN_ATTEMPT} THEN 'error' ELSE t.outcome END,
+       ended_at = CASE WHEN {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END,
        error = format('No worker knows a task %%L. Is its module imported? Installed apps are searched for tasks.py.', t.name)
  WHERE t.id = ANY(ARRAY(
         SELECT q.id FROM cq_task q
@@ -1084,10 +1201,17 @@ UPDATE cq_task t SET prune_after = coalesce(g.until, {NOW} + make_interval(secs 
   FROM unnest(%s::uuid[], %s::timestamptz[]) AS g(id, until) WHERE t.id = g.id
 """
 
-# Remove workflows. The references among tasks are checked at the commit, so their order is free.
+# Remove what belongs to the tasks of workflows …
+PRUNE_RECORDS = tuple(
+    statement
+    for table in ("cq_pastattempt", "cq_step", "cq_event")
+    for statement in (
+        f"DELETE FROM {table} r USING cq_task t WHERE t.workflow_id = ANY(%s::uuid[]) AND r.task_id = t.id",
+        f"DELETE FROM {table} WHERE task_id = ANY(%s::uuid[])",
+    )
+)
+# … and then them. The references among tasks are checked at the commit, so their order is free.
 PRUNE = (
-    "DELETE FROM cq_pastattempt p USING cq_task t WHERE t.workflow_id = ANY(%s::uuid[]) AND p.task_id = t.id",
-    "DELETE FROM cq_pastattempt WHERE task_id = ANY(%s::uuid[])",
     "DELETE FROM cq_task WHERE workflow_id = ANY(%s::uuid[]) AND workflow_id IS NOT NULL",
     "DELETE FROM cq_task WHERE id = ANY(%s::uuid[])",
 )
@@ -1109,7 +1233,9 @@ worker AS MATERIALIZED (
            jsonb_typeof(w.queues) IS DISTINCT FROM 'array' OR w.queues ? task.queue AS serves
       FROM task, cq_worker w WHERE {_IS_ALIVE})
 SELECT t.id, t.name, t.queue, t.status, t.attempt, t.crashes, t.exception, t.error, t.outcome, t.force_chain, t.key, t.key_limit,
-       t.rate_starts, t.rate_seconds, t.run_after, t.start_by, t.prune_after, {NOW}, t.is_ready, t.is_in_time, t.is_paused,
+       t.rate_starts, t.rate_seconds, t.run_after, t.awaits,
+       (SELECT s.permission FROM cq_step s WHERE s.task_id = t.id AND s.kind = 'event' AND s.name = t.awaits),
+       t.start_by, t.prune_after, {NOW}, t.is_ready, t.is_in_time, t.is_paused,
        (SELECT q.changed_at FROM cq_queue q WHERE q.name = t.queue AND q.paused),
        before.id, before.name, before.status,
        EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id),

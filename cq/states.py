@@ -116,7 +116,7 @@ CLAIM = _transition("claim", {Status.QUEUED}, Status.RUNNING)
 GIVE_BACK = _transition("give_back", {Status.RUNNING}, Status.QUEUED)
 # The body returned and left subtasks; a settle request for itself commits with it.
 WAIT = _transition("wait", {Status.RUNNING}, Status.WAITING)
-# The body sleeps or waits for an event; a settle request for itself commits with it.
+# The body sleeps or waits for an event; if that may have come meanwhile, a settle request for itself commits with it.
 SUSPEND = _transition("suspend", {Status.RUNNING}, Status.SUSPENDED)
 # The body returned and left no subtasks, or the last subtask ended and all were fine.
 SUCCEED = _transition("succeed", {Status.RUNNING, Status.WAITING}, Status.SUCCESS)

@@ -138,13 +138,14 @@ def ask(raw: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, 
     values = transformer.dump_sequence(parameters, _FORMATS[: len(parameters)])
     pgconn.send_query_params(text, values, transformer.types, transformer.formats)
     try:
-        (result,) = _wait(raw, _results(raw.pgconn, 1))
+        results = _wait(raw, _results(raw.pgconn, 1))
     except BaseException:
         if raw.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             _wait(raw, _results(raw.pgconn, 1))
         raise
-    _check(raw, result)
-    return _rows_of(result, transformer)
+    for result in results:  # by itself it commits: what is checked only then fails in a second one
+        _check(raw, result)
+    return _rows_of(results[0], transformer)
 
 
 class RoundTrip:

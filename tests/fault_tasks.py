@@ -315,6 +315,38 @@ def counts_plans(cqt):
         return cursor.fetchone()[0]
 
 
+def endure(cqt, name, pause):
+    """Leave an effect and the mark of a call, and take some time before and after."""
+    with Path(os.environ["TEST_FOLDER"], f"{cqt.id}-calls-of-{name}").open("a") as calls:
+        calls.write(".")
+    time.sleep(pause)
+    note(cqt, name)
+    time.sleep(pause)
+    return [name, cqt.attempt]
+
+
+@task("fault.endures", atomic=False)
+def endures(cqt, pause=0.0):
+    first = [cqt.step(name, endure, cqt, name, pause) for name in ("one", "two")]
+    cqt.sleep(1)
+    decision = cqt.wait_event("go")
+    return [*first, decision, cqt.step("three", endure, cqt, "three", pause)]
+
+
+@task("fault.endures_in_coroutine")
+async def endures_in_coroutine(cqt, pause=0.0):
+    first = [await cqt.astep(name, endure, cqt, name, pause) for name in ("one", "two")]
+    await cqt.asleep(1)
+    decision = await cqt.await_event("go")
+    return [*first, decision, await cqt.astep("three", endure, cqt, "three", pause)]
+
+
+@task("fault.naps", atomic=False)
+def naps(cqt):
+    cqt.sleep(3600)
+    note(cqt)
+
+
 @task("fault.loops")
 def loops(cqt):
     """Never end, in pure Python."""

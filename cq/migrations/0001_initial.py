@@ -1,4 +1,4 @@
-"""The rows of tasks, attempts, workers, settle requests, queues and keys, and the view over all attempts."""
+"""The rows of tasks, attempts, steps, events, workers, settle requests, queues and keys, and the view over all attempts."""
 
 import uuid
 
@@ -140,6 +140,8 @@ class Migration(migrations.Migration):
                 ("scheduled_for", models.DateTimeField(null=True)),
                 ("claims", models.IntegerField(db_default=0, default=0)),
                 ("attempt", models.IntegerField(db_default=0, default=0)),
+                ("suspended_claim", models.IntegerField(null=True)),
+                ("awaits", models.CharField(max_length=200, null=True)),
                 ("retries", models.SmallIntegerField(db_default=0, default=0)),
                 ("crashes", models.SmallIntegerField(db_default=0, default=0)),
                 ("transients", models.SmallIntegerField(db_default=0, default=0)),
@@ -152,7 +154,7 @@ class Migration(migrations.Migration):
                 ("traceback", models.TextField(null=True)),
                 ("reason", models.TextField(null=True)),
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ("run_after", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("run_after", models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), null=True)),
                 ("delay", models.DurationField(null=True)),
                 ("expires", models.FloatField(null=True)),
                 ("start_by", models.DateTimeField(null=True)),
@@ -416,6 +418,20 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="task",
             constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("run_after__isnull", False),
+                    (
+                        "status__in",
+                        ["SUSPENDED", "SUCCESS", "FAILURE", "INCOMPLETE", "REVOKED", "SKIPPED", "LOST", "EXPIRED"],
+                    ),
+                    _connector="OR",
+                ),
+                name="cq_task_runs_some_time",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="task",
+            constraint=models.CheckConstraint(
                 condition=models.Q(("priority__gte", -100), ("priority__lte", 100)), name="cq_task_priority"
             ),
         ),
@@ -531,6 +547,72 @@ class Migration(migrations.Migration):
                     models.Index(fields=["process_id"], name="cq_lingering_process"),
                     models.Index(condition=models.Q(("key__isnull", False)), fields=["key"], name="cq_lingering_key"),
                 ],
+            },
+        ),
+        migrations.CreateModel(
+            name="Event",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=200)),
+                ("payload", cq.fields.EncodedField(null=True)),
+                ("by", cq.fields.InstanceField(max_length=200, null=True)),
+                ("comment", models.TextField(db_default="", default="")),
+                ("permission", models.CharField(max_length=200, null=True)),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[("accepted", "Accepted"), ("refused", "Refused"), ("timeout", "Timeout")],
+                        max_length=8,
+                    ),
+                ),
+                ("reason", models.TextField(null=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "task",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.DO_NOTHING, related_name="events", to="cq.task"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["task", "id"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("outcome", "refused"), _negated=True),
+                        fields=("task", "name"),
+                        name="cq_event_once",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="Step",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(choices=[("step", "Step"), ("sleep", "Sleep"), ("event", "Event")], max_length=5),
+                ),
+                ("name", models.CharField(max_length=200)),
+                ("attempt", models.IntegerField()),
+                ("started_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("until", models.DateTimeField(null=True)),
+                ("result", cq.fields.EncodedField(null=True)),
+                ("permission", models.CharField(max_length=200, null=True)),
+                (
+                    "task",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="steps",
+                        to="cq.task",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["task", "id"],
+                "constraints": [models.UniqueConstraint(fields=("task", "kind", "name"), name="cq_step_once")],
             },
         ),
         # Rows change a few times in their life and are asked for by what they are now: leave room for their new versions, and

@@ -1,15 +1,18 @@
-"""The rows: tasks and their attempts, workers and their processes, settle requests, queues, keys, statistics."""
+"""The rows: tasks with their attempts, steps and events, workers and their processes, settle requests, queues, keys, statistics."""
 
 from cq.models.attempt import Attempt, PastAttempt
+from cq.models.event import Event
 from cq.models.key import Key, KeyRequest, Lingering
 from cq.models.queue import Queue
 from cq.models.settle import SettleRequest
 from cq.models.statistic import Statistic
+from cq.models.step import Step
 from cq.models.task import Task
 from cq.models.worker import Process, Worker
 
 __all__ = [
     "Attempt",
+    "Event",
     "Key",
     "KeyRequest",
     "Lingering",
@@ -18,6 +21,7 @@ __all__ = [
     "Queue",
     "SettleRequest",
     "Statistic",
+    "Step",
     "Task",
     "Worker",
 ]

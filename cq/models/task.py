@@ -18,7 +18,7 @@ from django.db.models import NOT_PROVIDED, F, Q
 from django.db.models.base import ModelState
 from django.db.models.functions import Now
 
-from cq import current, database, engine, lingering, notifier, settle, states, unique, waiter
+from cq import current, database, engine, events, lingering, notifier, settle, states, unique, waiter
 from cq.call import Arguments, call_of
 from cq.definition import encode
 from cq.engine import Inserted
@@ -137,6 +137,10 @@ class Task(models.Model):
     # The fence: + 1 at every claim, never lowered, carried by every write of the worker that has the task.
     claims = models.IntegerField(default=0, db_default=0)
     attempt = models.IntegerField(default=0, db_default=0)
+    # The last claim whose run was suspended: the claim after it continues the attempt.
+    suspended_claim = models.IntegerField(null=True)
+    # The event that a SUSPENDED task waits for.
+    awaits = models.CharField(max_length=200, null=True)
     retries = models.SmallIntegerField(default=0, db_default=0)
     crashes = models.SmallIntegerField(default=0, db_default=0)
     transients = models.SmallIntegerField(default=0, db_default=0)
@@ -155,7 +159,7 @@ class Task(models.Model):
     reason = models.TextField(null=True)
 
     created_at = models.DateTimeField(db_default=Now())
-    run_after = models.DateTimeField(db_default=Now())
+    run_after = models.DateTimeField(null=True, db_default=Now())  # None: suspended for an event that has no deadline
     # For a successor: how long after its release it is due.
     delay = models.DurationField(null=True)
     # So many seconds after it became due, at `start_by`, it is too late for a first start.
@@ -188,6 +192,10 @@ class Task(models.Model):
                 name="cq_task_running",
                 condition=Q(status=Status.RUNNING, process__isnull=False)
                 | (~Q(status=Status.RUNNING) & Q(process__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="cq_task_runs_some_time",
+                condition=Q(run_after__isnull=False) | Q(status__in=[Status.SUSPENDED, *_TERMINAL]),
             ),
             models.CheckConstraint(name="cq_task_priority", condition=Q(priority__gte=-100, priority__lte=100)),
             models.CheckConstraint(name="cq_task_no_own_parent", condition=Q(parent__isnull=True) | ~Q(parent=F("id"))),
@@ -479,6 +487,22 @@ class Task(models.Model):
     async def aretry(self) -> bool:
         """Do what `retry` does, in a coroutine."""
         return await sync_to_async(self.retry)()
+
+    def send_event(self, name: str, payload: Any = None, by: models.Model | None = None, *, comment: str = "") -> bool:
+        """Send an event that this task's body waits for, or will; True if it counts, for the first of its name does.
+
+        `by` is who sends it: a wait may ask for a permission of theirs. Refused events are kept, too.
+        """
+        if self.maker is not None and self._state.adding:
+            raise NotAllowedHere(f"Task {self.id} is not stored before the body that makes it has ended.")
+        is_accepted = events.send(self.id, name, payload, by=by, comment=comment)
+        if is_accepted:
+            database.on_commit(lambda: notifier.wake(settle.settle([self.id]).queues))
+        return is_accepted
+
+    async def asend_event(self, *args: Any, **kwargs: Any) -> bool:
+        """Do what `send_event` does, in a coroutine."""
+        return await sync_to_async(self.send_event)(*args, **kwargs)
 
     def explain(self) -> list[str]:
         """Say in plain sentences why it is not running; nothing if it runs or has ended."""

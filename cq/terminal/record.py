@@ -48,7 +48,7 @@ class Record:
     previous_id: UUID | None
     workflow_id: UUID | None
     created_at: datetime
-    run_after: datetime
+    run_after: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
     finished_at: datetime | None

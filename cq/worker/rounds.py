@@ -422,7 +422,7 @@ class Rounds(threading.Thread):
         with self._condition:
             self._count(once.values(), finished)
         for outcome in outcomes:
-            if outcome.transition is states.RETRY_LATER and outcome.delay is not None:
+            if outcome.delay is not None:  # it is tried again, or it sleeps
                 self._expect(outcome.delay)
         if any(row.status == Status.SCHEDULED for row in finished.moved):
             self._look_at = 0.0

@@ -6,7 +6,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.models.functions import Now
 
-from cq import engine
+from cq import engine, task
 from cq.models import Task
 from cq.testing import drain
 from tests import tasks
@@ -52,6 +52,37 @@ def test_every_attempt_is_shown_with_its_error(terminal, read_json):
         (1, "error", "attempt 1"),
         (2, "error", "attempt 2"),
         (3, "success", None),
+    ]
+
+
+@task("tests.commands.endures", atomic=False)
+def endures(cqt):
+    cqt.step("pay", dict, token="secret", amount=3)
+    cqt.sleep(0, "a moment")
+    cqt.wait_event("approved", timeout=3600, permission="shop.approve")
+
+
+def test_steps_and_events_are_shown_with_what_is_still_waited_for(terminal, read_json):
+    waiting = endures.delay()
+    drain()
+    waiting.send_event("approved", {"password": "x"}, comment="Please.")
+
+    said = terminal("cq_show", waiting.id)
+    (record,) = read_json("cq_show", waiting.id)
+
+    steps = said.split("\nSteps\n")[1].splitlines()
+    assert [line.split()[:2] for line in steps[1:4]] == [["pay", "step"], ["a", "moment"], ["approved", "event"]]
+    assert re.fullmatch(r"   Waits until .*, from somebody with shop\.approve\.", steps[4])
+    assert "\nEvents\n" in said
+    assert "   Please.\n" in said
+    assert "nobody was named who sent it" in said
+    assert [(step["name"], step["result"]) for step in record["steps"]] == [
+        ("pay", {"token": "********", "amount": 3}),
+        ("a moment", None),
+        ("approved", None),
+    ]
+    assert [(event["outcome"], event["payload"]) for event in record["events"]] == [
+        ("refused", {"password": "********"})
     ]
 
 

@@ -551,3 +551,11 @@ def test_admission_of_many_is_linear() -> None:
     few, many = read(1000), read(20_000)
 
     assert many < few * 1.5 + 20
+
+
+@pytest.mark.parametrize("status", [Status.SUSPENDED, Status.QUEUED], ids=["sleeps", "is about to go on"])
+def test_the_start_of_what_sleeps_counts(status: Status) -> None:
+    keyed(status, started_at=ago(5), attempt=1, claims=1, suspended_claim=1, admitted=False)
+    made = limited(1, (1, 60))
+
+    assert [task for task in admitted() if task in made] == []

@@ -13,7 +13,7 @@ from cq import engine, queues
 from cq.engine import Wish
 from cq.exceptions import TaskGone
 from cq.explain import IS_NEXT, explain
-from cq.models import Lingering, Task, Worker
+from cq.models import Lingering, Step, Task, Worker
 from cq.states import DELAYED, TERMINAL, Status
 from cq.testing import drain
 from tests import tasks
@@ -317,3 +317,30 @@ def test_one_that_may_expire_says_so() -> None:
     task = row(start_by=LATER)
 
     assert re.match(r"If it has not started at .*, in 59 min \d+ s, it expires\.", task.explain()[1])
+
+
+SLEEPERS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"run_after": LATER}, [r"It sleeps, and goes on at .*, in 59 min .*\."]),
+    ({"run_after": None, "awaits": "go"}, [r"It waits for the event 'go'\."]),
+    (
+        {"run_after": LATER, "awaits": "asked for"},
+        [
+            r"It waits for the event 'asked for', which takes the permission shop\.approve\.",
+            r"It goes on without one at .*, in 59 min .*\.",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("columns", "said"), SLEEPERS, ids=["sleeps", "waits", "waits for somebody until"])
+def test_what_is_suspended_says_for_what_and_until_when(columns: dict[str, Any], said: list[str]) -> None:
+    process()
+    task = row(Status.SUSPENDED, **columns)
+    Step.objects.create(
+        task=task, kind="event", name="asked for", attempt=1, started_at=ago(5), permission="shop.approve"
+    )
+
+    found = task.explain()
+
+    assert len(found) == len(said)
+    assert all(re.fullmatch(pattern, sentence) for pattern, sentence in zip(said, found, strict=True)), found

@@ -17,9 +17,10 @@ from cq import database, engine, executor, notifier, settle, sql, states, task, 
 from cq.exceptions import DuplicateSubmitError, Fenced
 from cq.executor import Executed
 from cq.ids import uuid7
-from cq.models import Process, Task, Worker
-from cq.outcome import Outcome
+from cq.models import Event, Process, Task, Worker
+from cq.outcome import Outcome, suspended
 from cq.states import Status
+from cq.suspension import Wait
 from cq.transactions import Block
 from cq.worker.bodies import Bodies, Body
 from cq.worker.options import WorkerOptions
@@ -111,6 +112,18 @@ def release() -> Move:
     return pair(Status.PENDING, previous=first), lambda: settle.settle([first.id]), Status.QUEUED
 
 
+def resume() -> Move:
+    waiting = pair(Status.SUSPENDED, awaits="go")
+    Event.objects.bulk_create([Event(task=task, name="go", outcome="accepted") for task in waiting])
+    return waiting, lambda: settle.settle([task.id for task in waiting]), Status.QUEUED
+
+
+def suspend() -> Move:
+    running = pair(Status.RUNNING)
+    outcomes = [suspended(held(task), Wait("sleep", "#1", 60.0)) for task in running]
+    return running, lambda: engine.finish(outcomes), Status.SUSPENDED
+
+
 def revoke_subtasks() -> Move:
     root = row(Status.REVOKED)
     return pair(Status.QUEUED, parent=root), lambda: settle.settle([root.id]), Status.REVOKED
@@ -127,7 +140,20 @@ def revoke() -> Move:
 
 
 # A person who revokes waits; everybody else goes on with other rows.
-GO_ON = [claim, finish, promote, rescue, hand_back, refuse, end_parents, release, revoke_subtasks, revoke_successors]
+GO_ON = [
+    claim,
+    finish,
+    promote,
+    rescue,
+    hand_back,
+    refuse,
+    end_parents,
+    release,
+    resume,
+    suspend,
+    revoke_subtasks,
+    revoke_successors,
+]
 
 
 @pytest.mark.parametrize("move", GO_ON, ids=lambda move: move.__name__)

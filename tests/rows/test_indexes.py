@@ -27,6 +27,14 @@ SELECT gen_random_uuid(), 'tests.tasks.adds', 'q' || n %% 5, status, '[]', '{}',
           FROM generate_series(1, 20000) AS n) AS s
 """
 
+STEPS = """
+INSERT INTO cq_step (task_id, kind, name, attempt, started_at)
+SELECT id, 'event', 'go', 1, now() FROM cq_task WHERE status = 'SUCCESS'
+"""
+EVENTS = (
+    "INSERT INTO cq_event (task_id, name, outcome) SELECT id, 'go', 'accepted' FROM cq_task WHERE status = 'SUCCESS'"
+)
+
 
 @pytest.fixture(scope="module")
 def full(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, UUID]]:
@@ -38,7 +46,9 @@ def full(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, UU
             cursor.execute(
                 "INSERT INTO cq_settlerequest (task_id) SELECT gen_random_uuid() FROM generate_series(1, 20000)"
             )
-            cursor.execute("ANALYZE cq_task, cq_settlerequest")
+            cursor.execute(STEPS)
+            cursor.execute(EVENTS)
+            cursor.execute("ANALYZE cq_task, cq_settlerequest, cq_step, cq_event")
         yield found
         raise InterruptedError
 
@@ -51,7 +61,7 @@ def plan(statement: str, *parameters: Any) -> str:
 
 def watched(name: str) -> set[str]:
     """Name the tables that a statement may not scan; whether there is any request at all, the first page tells."""
-    return {"cq_task"} if name in {"PEEK", "LOOK", "BUSY"} else {"cq_task", "cq_settlerequest"}
+    return {"cq_task"} if name in {"PEEK", "LOOK", "BUSY"} else {"cq_task", "cq_settlerequest", "cq_step", "cq_event"}
 
 
 def scanned(text: str) -> set[str]:
@@ -99,6 +109,16 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "FINISH_LONE": ("1", some[0], 1),
         "FOLLOW": (some, some),
         "ASK_NEXT": (some, some),
+        "SUSPEND": (some, [1] * 100, ["event"] * 100, ["go"] * 100, [None] * 100, [None] * 100),
+        "SETTLE_RESUME": (some,),
+        "STEPS": (some[0],),
+        "KEEP_STEP": (some[0], 1, "step", 0.1, "1"),
+        "EVENT": (some[0], "go"),
+        "EVENT_PASS": (some[0], 1, "go", None),
+        "EVENT_REFUSE": (some[0], 1, "", "", 1),
+        "EVENT_TIME_OUT": (some[0], "go"),
+        "EVENT_PERMISSION": (some[0], "go"),
+        "EVENT_SEND": (some[0], "go", "1", None, "", None, "accepted", None),
         "STATE": (some[0],),
         "STILL_MINE": (some, [1] * 100),
         "ENQUEUE_NEXT": (new,),

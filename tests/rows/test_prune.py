@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from cq import engine, prune, settle
 from cq.exceptions import NotAllowedHere, TaskGone
 from cq.failpoints import FailpointReached
-from cq.models import Lingering, PastAttempt, SettleRequest, Statistic, Task
+from cq.models import Event, Lingering, PastAttempt, SettleRequest, Statistic, Step, Task
 from cq.prune import prune_now
 from cq.states import TERMINAL, UNFINISHED, Status
 from cq.testing import drain, failpoint
@@ -461,3 +461,22 @@ def test_statistics_are_kept_for_ninety_days() -> None:
     assert prune.prune_statistics() == 2
     assert Statistic.objects.filter(minute__lt=ago(90 * 86_400)).count() == 0
     assert Statistic.objects.count() == 2
+
+
+@pytest.mark.parametrize("refers", [False, True], ids=["by itself", "with a row of the project that refers to it"])
+def test_steps_events_and_attempts_go_with_their_tasks(refers: bool) -> None:
+    top = root()
+    child = member(top)
+    other = row(Status.SUCCESS)
+    for task in (top, child, other):
+        PastAttempt.objects.create(task=task, number=1, outcome="error")
+        Step.objects.create(task=task, kind="step", name="one", attempt=1, started_at=Now())
+        Event.objects.create(task=task, name="go", outcome="accepted")
+    if refers:
+        Refers.objects.create(cascades=child)
+
+    pruned = prune.prune()
+
+    assert pruned.tasks == 2
+    for model in (PastAttempt, Step, Event):
+        assert [row.task_id for row in model.objects.all()] == [other.pk]

@@ -45,6 +45,7 @@ class Node:
     returns: str = "value"
     force: bool = False
     passed: bool = False
+    pauses: list[str] = field(default_factory=list)
     children: list[Node] = field(default_factory=list)
     siblings: list[Node] = field(default_factory=list)
     then: list[Node] = field(default_factory=list)
@@ -63,6 +64,8 @@ def numbered(root: Node) -> Node:
     return root
 
 
+# What a body that commits as it goes passes on its way, each once for all its runs.
+pauses = st.sampled_from([[], [], [], ["step"], ["sleep", "step"], ["step", "event"]])
 leaves = st.builds(
     Node,
     kind=st.sampled_from(KINDS),
@@ -70,6 +73,7 @@ leaves = st.builds(
     retries=st.sampled_from([0, 1, 2]),
     force=st.booleans(),
     passed=st.booleans(),
+    pauses=pauses,
 )
 
 
@@ -82,6 +86,7 @@ def grown(nodes: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         returns=st.sampled_from(["value", "child", "chain", "delayed"]),
         force=st.booleans(),
         passed=st.booleans(),
+        pauses=pauses,
         children=st.lists(nodes, max_size=3),
         siblings=st.lists(nodes, max_size=1),
         then=st.lists(nodes, max_size=2),
@@ -159,10 +164,28 @@ def pure(cqt: Any, *args: Any) -> Any:
     return returned[0] if hands_on_delayed(node) else returned
 
 
+def leave_effect_of_step(cqt: Any, number: int) -> int:
+    Group.objects.create(name=f"{cqt.id} step {number}")  # these names are unique: a second one fails
+    return number
+
+
+def pause(cqt: Any, node: Node) -> None:
+    """Do what the body passes on its way; it is left there, and comes back."""
+    for number, kind in enumerate(node.pauses):
+        if kind == "step":
+            assert cqt.step(str(number), leave_effect_of_step, cqt, number) == number
+        elif kind == "sleep":
+            cqt.sleep(0)
+        else:
+            assert cqt.wait_event(str(number)) == f"for {cqt.id}"
+    HIT["steps passed"] += any(kind == "step" for kind, _ in cqt.journal._done)
+
+
 @task(atomic=False, backoff=0)
 def plain(cqt: Any, *args: Any) -> Any:
     node, before = read(args)
     leave_effect(cqt)
+    pause(cqt, node)
     return act(cqt, node, before, cqt.row.retries)
 
 
@@ -170,6 +193,7 @@ def plain(cqt: Any, *args: Any) -> Any:
 async def coroutine(cqt: Any, *args: Any) -> Any:
     node, before = read(args)
     await sync_to_async(leave_effect)(cqt)
+    await sync_to_async(pause)(cqt, node)
     return act(cqt, node, before, await sync_to_async(lambda: cqt.row.retries)())
 
 
@@ -232,6 +256,7 @@ HIT: Counter[str] = Counter()
 PATHS = {
     "claims held", "bodies run", "crashes", "rescued", "fenced bodies", "fenced outcomes", "batches", "given back",
     "settled by chance", "chained late", "chained onto an end", "retries", "SUCCESS", "FAILURE", "INCOMPLETE", "SKIPPED",
+    "suspended", "steps passed", "sent before the wait", "sent to who waits", "step", "sleep", "event",
     "forced", "passed", "siblings", "returned child", "returned chain", "returned delayed", *KINDS,
 }  # fmt: skip
 
@@ -273,7 +298,7 @@ class Run:
 
     @staticmethod
     def clear() -> None:
-        for table in ("pastattempt", "task", "settlerequest", "process", "worker"):
+        for table in ("pastattempt", "step", "event", "task", "settlerequest", "process", "worker"):
             query(f"DELETE FROM cq_{table}")
         query("DELETE FROM auth_group")
 
@@ -305,6 +330,7 @@ class Run:
             HIT["batches"] += len(outcomes) > 1
             HIT["fenced outcomes"] += len(outcomes) - len(moved)
             HIT["retries"] += sum(row.status == "RETRY" for row in moved)
+            HIT["suspended"] += sum(row.status == "SUSPENDED" for row in moved)
 
     def give_back(self, worker: Worker, _: int) -> None:
         if worker.claims or self.claim(worker, 2):
@@ -347,6 +373,18 @@ class Run:
         Task.objects.filter(status="RETRY").update(run_after=Now())
         engine.promote()
 
+    def send(self, _: Worker, number: int) -> None:
+        """Send a task an event that it waits for, or will."""
+        loose = Task.objects.unfinished().filter(name__in=[plain.name, coroutine.name])
+        if wanted := [task for task in loose if "event" in task.args[-1]["pauses"]]:
+            self.send_to(wanted[number % len(wanted)])
+
+    def send_to(self, task: Task) -> None:
+        event = task.awaits or task.args[-1]["pauses"].index("event")
+        is_accepted = task.send_event(str(event), f"for {task.id}")
+        HIT["sent to who waits"] += is_accepted and task.status == "SUSPENDED"
+        HIT["sent before the wait"] += is_accepted and task.status != "SUSPENDED"
+
     def chain(self, _: Worker, number: int) -> None:
         """Chain onto the root what is to follow it: at any time, from outside."""
         if not self.is_chained:
@@ -387,11 +425,17 @@ class Run:
     def come_to_rest(self) -> None:
         for _ in range(100):
             for worker in self.workers:
-                for act in (self.chain, self.settle, self.promote, self.work, self.haunt):
+                if not self.node.force:  # else onto its end
+                    self.chain(worker, 0)
+                for act in (self.settle, self.promote, self.work, self.haunt):
                     act(worker, 0)
+            for waiting in Task.objects.filter(status="SUSPENDED", awaits__isnull=False):
+                self.send_to(waiting)
             self.check_always()
             if not Task.objects.unfinished().exists() and not SettleRequest.objects.exists():
-                return
+                if self.is_chained:
+                    return
+                self.chain(self.workers[0], 0)
         raise AssertionError(f"it does not come to rest: {list(Task.objects.unfinished())}")
 
     def check(self) -> None:
@@ -414,9 +458,20 @@ class Run:
                 assert effects[row.id] >= returned
             if row.parent is not None and row.parent.status != "REVOKED":
                 assert row.finished_at <= row.parent.finished_at
+            self.check_pauses(row)
             if row.previous is not None and row.started_at is not None:
                 assert row.previous.finished_at <= row.started_at
             self.count(row)
+
+    @staticmethod
+    def check_pauses(row: Task) -> None:
+        """Each is there once, and what a step has written too."""
+        passes = row.name in (plain.name, coroutine.name) and row.attempt > 0
+        kinds = row.args[-1]["pauses"] if passes else []
+        assert [step.kind for step in row.steps.all()] == kinds
+        assert all(step.ended_at or step.kind == "sleep" for step in row.steps.all())
+        assert Group.objects.filter(name__startswith=f"{row.id} step").count() == kinds.count("step")
+        HIT.update(kinds)
 
     @staticmethod
     def count(row: Task) -> None:
@@ -431,7 +486,7 @@ class Run:
 
 
 ACTIONS = [
-    "work", "work", "hold", "run", "run", "write", "crash", "overtake", "haunt", "settle", "promote", "give_back", "chain",
+    "work", "work", "hold", "run", "run", "write", "crash", "overtake", "haunt", "settle", "promote", "give_back", "chain", "send",
 ]  # fmt: skip
 steps = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 11)), min_size=20, max_size=40)
 EXAMPLES = int(os.environ.get("CQ_EXAMPLES", "0"))

@@ -14,7 +14,7 @@ from cq.explain import explain
 from cq.models import Attempt
 from cq.moments import duration, instant
 from cq.states import DELAYED, Status
-from cq.terminal import tree
+from cq.terminal import steps, tree
 from cq.terminal.command import TerminalCommand, short, status_cell
 from cq.terminal.family import Family, grow
 from cq.terminal.masking import as_call, as_python
@@ -30,7 +30,7 @@ _LABEL = 13
 
 
 class Command(TerminalCommand):
-    """Head, times, attempts, traceback and tree."""
+    """Head, times, attempts, steps, events, traceback and tree."""
 
     help = "Shows all about tasks: arguments, times, attempts, errors, and the tree family. An id's beginning or end is enough."
 
@@ -66,6 +66,7 @@ class Command(TerminalCommand):
                 for part in wrap(one_line(reason), self.room - 2):
                     self.say("  ", part)
         self._say_attempts(task)
+        self._say_steps(task)
         if record.traceback:
             self._say_title("Traceback")
             for line in lines(record.traceback):
@@ -86,6 +87,14 @@ class Command(TerminalCommand):
             rows = [_attempt_row(attempt, task.record) for attempt in task.attempts]
             self.say_all(table(_ATTEMPT_COLUMNS, rows, self.room))
 
+    def _say_steps(self, task: _Shown) -> None:
+        if task.steps:
+            self._say_title("Steps")
+            self.say_all(table(steps.STEP_COLUMNS, steps.step_rows(task.steps, task.record.now), self.room))
+        if task.events:
+            self._say_title("Events")
+            self.say_all(table(steps.EVENT_COLUMNS, steps.event_rows(task.events), self.room))
+
     def _say_tree(self, task: _Shown) -> None:
         family = task.family
         if not (family.top.subtasks or family.top.more or family.after):
@@ -105,6 +114,8 @@ class _Shown:
     neighbours: dict[UUID, tuple[str, str]]
     attempts: Sequence[Attempt]
     family: Family
+    steps: Sequence[dict[str, Any]]
+    events: Sequence[dict[str, Any]]
     why_not: Sequence[str]
 
 
@@ -129,6 +140,8 @@ def _read(task_id: UUID, depth: int | None) -> _Shown:
         {other: (name, status) for other, name, status in near},
         list(attempts),
         grow(record, depth=depth),
+        steps.steps_of(task_id),
+        steps.events_of(task_id),
         explain(record.id),
     )
 
@@ -157,7 +170,7 @@ def _head(record: Record) -> Iterator[tuple[str, str]]:
 
 def _times(record: Record) -> Iterator[tuple[str, str]]:
     yield "Created", _moment(record.created_at, record.now)
-    if record.status in DELAYED or record.run_after > record.now:
+    if record.run_after is not None and (record.status in DELAYED or record.run_after > record.now):
         yield "Due", _moment(record.run_after, record.now)
     if record.started_at is not None:
         again = f", attempt {record.attempt}" if record.attempt > 1 else ""
@@ -212,6 +225,10 @@ def _attempt_row(attempt: Attempt, record: Record) -> Row:
     return Row(cells, [Cell(wrong, "ERROR", "   ")] if wrong else [])
 
 
+def _with_iso(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: iso(value) if isinstance(value, datetime) else value for name, value in row.items()}
+
+
 def _as_json(task: _Shown) -> dict[str, Any]:
     top = tree.as_json(task.family.top)
     return {
@@ -230,6 +247,8 @@ def _as_json(task: _Shown) -> dict[str, Any]:
             }
             for attempt in task.attempts
         ],
+        "steps": [_with_iso(step) for step in task.steps],
+        "events": [_with_iso(event) for event in task.events],
         "subtasks": top["subtasks"],
         "more_subtasks": top["more"],
         "next": [tree.as_json(node) for node in task.family.after],
