@@ -10,6 +10,7 @@ Rules that all of them keep, under READ COMMITTED, where each statement sees wha
 """
 
 from cq import states
+from cq.new import GROUP
 from cq.states import sql_list
 
 NOW = "statement_timestamp()"
@@ -26,12 +27,15 @@ _GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
     id uuid, name text, queue text, priority smallint, run_after timestamptz, delay float8,
     parent_id uuid, previous_id uuid, maker_id uuid, maker_claims int, force_chain boolean, pass_result boolean,
     options jsonb, created_by text, subject text, args jsonb, kwargs jsonb, expires float8, at_most_once boolean,
-    unique_key text, key text, key_limit int, rate_starts int, rate_seconds int, is_coroutine boolean)"""
+    unique_key text, key text, key_limit int, rate_starts int, rate_seconds int, is_coroutine boolean,
+    fail_fast boolean, ignore_failures boolean, compensate jsonb,
+    workflow_id uuid, depth int, member int, is_empty boolean, errorback_of uuid, result_ttl int)"""
 _COLUMNS = """id, name, queue, priority, delay, parent_id, previous_id, force_chain, pass_result,
     options, created_by, subject, args, kwargs, expires, at_most_once, unique_key, key, key_limit, rate_starts, rate_seconds,
-    is_coroutine, admitted, workflow_id, depth, run_after, start_by, status, finished_at, reason"""
+    is_coroutine, admitted, fail_fast, ignore_failures, compensate,
+    workflow_id, depth, run_after, start_by, status, finished_at, reason"""
 _RULES = """d.expires, coalesce(d.at_most_once, false), d.unique_key, d.key, d.key_limit, d.rate_starts, d.rate_seconds,
-    coalesce(d.is_coroutine, false), d.key IS NULL"""
+    coalesce(d.is_coroutine, false), d.key IS NULL, coalesce(d.fail_fast, false), coalesce(d.ignore_failures, false), d.compensate"""
 _START_BY = "due + make_interval(secs => d.expires)"
 _PLAIN = f"""d.id, d.name, d.queue, d.priority, make_interval(secs => d.delay), d.parent_id, d.previous_id, d.force_chain,
     d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs, {_RULES}"""
@@ -43,7 +47,7 @@ _SKIPPED = "Its predecessor did not succeed."
 # When a successor is due, and what becomes of it.
 _RELEASED_DUE = f"GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0'))"
 _RELEASE = f"""
-    status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END,
+    status = CASE WHEN NOT runs THEN '{states.SKIP.target}' WHEN t.name = '{GROUP}' THEN 'WAITING' ELSE {_QUEUED_OR_SCHEDULED} END,
     run_after = due, start_by = due + make_interval(secs => t.expires),
     finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
 
@@ -54,11 +58,12 @@ WITH call AS MATERIALIZED (
            %s::smallint AS priority, %s::jsonb AS options, %s::text AS created_by, %s::text AS subject, %s::int AS result_ttl,
            %s::boolean AS held, %s::float8 AS expires, %s::boolean AS at_most_once, %s::text AS unique_key, %s::text AS key,
            %s::int AS key_limit, %s::int AS rate_starts, %s::int AS rate_seconds, %s::boolean AS is_coroutine,
+           %s::boolean AS fail_fast, %s::boolean AS ignore_failures, %s::jsonb AS compensate,
            %s::jsonb AS kwargs),
 inserted AS (
     INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
-                         key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
-                         run_after, start_by, status)
+                         key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted,
+                         fail_fast, ignore_failures, compensate, result_ttl, prune_after, delay, run_after, start_by, status)
     SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
            CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, d.delay, due, {_START_BY},
            CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
@@ -122,28 +127,60 @@ SELECT {_INSERTED} FROM inserted
 
 # Insert what bodies have made (subtasks, siblings, chains on them), in the transaction that ends the body; nothing if the
 # maker has been overtaken. A sibling asks for its parent to be settled: if that one was revoked, the revoke goes down to it.
+_HAS_MAKER = "maker.id = d.maker_id AND maker.claims = d.maker_claims AND maker.status IN ('WAITING', 'SUCCESS')"
+# A group has no body: it waits for its members from the start, or succeeds without any.
+_COMPOSED = f"""CASE WHEN d.previous_id IS NOT NULL THEN 'PENDING' WHEN d.is_empty THEN 'SUCCESS' WHEN d.name = '{GROUP}' THEN 'WAITING'
+    ELSE {_QUEUED_OR_SCHEDULED} END"""
+_BODILESS = f"d.member, CASE WHEN d.name = '{GROUP}' THEN 'success' END"
 ENQUEUE_MADE = f"""
 WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
 inserted AS (
-    INSERT INTO cq_task ({_COLUMNS})
-    SELECT {_PLAIN}, coalesce(above.workflow_id, above.id, maker.workflow_id, maker.id), coalesce(above.depth + 1, 0), due, {_START_BY},
-           CASE WHEN d.previous_id IS NOT NULL THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END, NULL, NULL
-      FROM d JOIN cq_task maker ON maker.id = d.maker_id AND maker.claims = d.maker_claims
-                 AND maker.status IN ('WAITING', 'SUCCESS')
-           LEFT JOIN cq_task above ON above.id = d.parent_id,
-           LATERAL (SELECT {_DUE}) AS at(due)
+    INSERT INTO cq_task ({_COLUMNS}, member, outcome)
+    SELECT {_PLAIN}, coalesce(above.workflow_id, above.id, maker.workflow_id, maker.id), coalesce(above.depth + 1, d.depth, 0), due,
+           {_START_BY}, as_made, CASE WHEN as_made = 'SUCCESS' THEN {NOW} END, NULL, {_BODILESS}
+      FROM d JOIN cq_task maker ON {_HAS_MAKER} LEFT JOIN cq_task above ON above.id = d.parent_id,
+           LATERAL (SELECT {_DUE}) AS at(due), LATERAL (SELECT {_COMPOSED}) AS decided(as_made)
+     WHERE d.errorback_of IS NULL
     ON CONFLICT (id) DO NOTHING
     RETURNING id, status, queue, parent_id),
+kept AS (
+    INSERT INTO cq_errorback (task_id, spec)
+    SELECT d.errorback_of, to_jsonb(d) FROM d JOIN cq_task maker ON {_HAS_MAKER} WHERE d.errorback_of IS NOT NULL),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
-    SELECT DISTINCT d.parent_id FROM inserted JOIN d USING (id) WHERE d.parent_id <> d.maker_id)
-SELECT DISTINCT queue FROM inserted WHERE status <> 'PENDING'
+    SELECT d.parent_id FROM inserted JOIN d USING (id) WHERE d.parent_id <> d.maker_id
+    UNION SELECT id FROM inserted WHERE status = 'SUCCESS')
+SELECT DISTINCT queue FROM inserted WHERE status IN ('QUEUED', 'SCHEDULED')
+"""
+
+# Insert a composition: tasks that refer to each other, and to no others but those that the inserter has locked.
+ENQUEUE_COMPOSED = f"""
+WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
+inserted AS (
+    INSERT INTO cq_task ({_COLUMNS}, member, outcome, result_ttl, prune_after)
+    SELECT {_PLAIN}, d.workflow_id, coalesce(d.depth, 0), due, {_START_BY}, as_made, CASE WHEN as_made = 'SUCCESS' THEN {NOW} END,
+           NULL, {_BODILESS}, d.result_ttl, CASE WHEN as_made = 'SUCCESS' THEN {NOW} + make_interval(secs => d.result_ttl) END
+      FROM d, LATERAL (SELECT {_DUE}) AS at(due), LATERAL (SELECT {_COMPOSED}) AS decided(as_made)
+     WHERE d.errorback_of IS NULL
+    RETURNING {_INSERTED}),
+kept AS (
+    INSERT INTO cq_errorback (task_id, spec) SELECT d.errorback_of, to_jsonb(d) FROM d WHERE d.errorback_of IS NOT NULL),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM inserted WHERE status = 'SUCCESS'
+    UNION SELECT parent_id FROM inserted WHERE status = 'SUCCESS' AND parent_id IS NOT NULL)
+SELECT {_INSERTED} FROM inserted WHERE id = ANY(%s::uuid[])
 """
 
 # Make a chain that the body itself has enqueued its subtask.
 ADOPT = """
-UPDATE cq_task t SET parent_id = maker.id, workflow_id = coalesce(maker.workflow_id, maker.id), depth = maker.depth + 1
-  FROM cq_task maker WHERE maker.id = %s AND t.id = ANY(%s::uuid[]) AND t.parent_id IS NULL
+WITH maker AS MATERIALIZED (
+    SELECT id, coalesce(workflow_id, id) AS workflow_id, depth + 1 AS below, %s::uuid[] AS ids FROM cq_task WHERE id = %s),
+members AS (
+    UPDATE cq_task t SET workflow_id = maker.workflow_id, depth = t.depth + maker.below
+      FROM maker WHERE t.workflow_id = ANY(maker.ids) AND t.parent_id IS NOT NULL)
+UPDATE cq_task t SET parent_id = maker.id, workflow_id = maker.workflow_id, depth = maker.below
+  FROM maker WHERE t.id = ANY(maker.ids) AND t.parent_id IS NULL
 RETURNING t.id
 """
 
@@ -158,6 +195,8 @@ WITH RECURSIVE ready AS (
 """
 READY_QUEUES = f"{_READY_QUEUES} SELECT queue FROM ready WHERE queue IS NOT NULL"
 
+# Is a task's result to be read from the members of a group? Then a claim gives an empty text in its place.
+_IS_BELOW = f"({{t}}.name = '{GROUP}' OR {{t}}.result IS NULL AND {{t}}.result_of_id IS NOT NULL)"
 # Take the best ready tasks of one queue for a living process.
 _CLAIM = f"""
 WITH me AS MATERIALIZED (
@@ -174,7 +213,9 @@ UPDATE cq_task t
          ORDER BY priority DESC, run_after, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
-    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END,
+    CASE WHEN t.pass_result THEN (
+        SELECT CASE WHEN {_IS_BELOW.format(t="before")} THEN '' ELSE before.result::text END
+          FROM cq_task before WHERE before.id = t.previous_id) END,
     extract(epoch FROM {LATER} - t.run_after)::float8
 """
 # Those under which no process has died …
@@ -264,7 +305,7 @@ moved AS (
     RETURNING t.id, t.status, t.queue),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
-    SELECT id FROM moved WHERE status = 'SKIPPED'
+    SELECT id FROM moved WHERE status IN ('SKIPPED', 'WAITING')
     UNION SELECT previous_id FROM after WHERE NOT id = ANY(ARRAY(SELECT id FROM moved)) OR 1000 = (SELECT count(*) FROM after)
     UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
     RETURNING task_id)
@@ -315,7 +356,9 @@ SELECT task_id FROM asked WHERE task_id IS NOT NULL
 """
 
 # Lock the tasks to be settled; somebody else is on those that are missing, and their requests stay.
-SETTLE_LOCK = "SELECT id, status FROM cq_task WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+SETTLE_LOCK = (
+    "SELECT id, status, fail_fast FROM cq_task WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+)
 
 # Delete their requests, and those of tasks that are gone. BEFORE looking: a request that comes later makes another look.
 SETTLE_TAKE = """
@@ -332,14 +375,89 @@ WITH ended AS (
            result = CASE WHEN t.result_of_id IS NULL THEN t.result
                          ELSE (SELECT r.result FROM cq_task r WHERE r.id = t.result_of_id) END,
            reason = CASE WHEN NOT fine THEN 'Not all of its subtasks succeeded.' END
-      FROM (SELECT w.id, NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL})) AS fine
+      FROM (SELECT w.id, w.ignore_failures
+                      OR NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL})) AS fine
               FROM cq_task w
              WHERE w.id = ANY(%s::uuid[]) AND w.status IN ({states.FALL_SHORT.guard})
                AND NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNFINISHED}))) AS judged
      WHERE t.id = judged.id
-    RETURNING t.id, t.parent_id),
+    RETURNING t.id, t.parent_id, t.status),
 asked AS (INSERT INTO cq_settlerequest (task_id) SELECT DISTINCT parent_id FROM ended WHERE parent_id IS NOT NULL)
-SELECT id FROM ended
+SELECT id, status FROM ended
+"""
+
+# Revoke what is unfinished below parents that want that at the first failure; ask again where somebody had one of them locked,
+# or they were too many for one round.
+SETTLE_FAIL_FAST = f"""
+WITH above AS MATERIALIZED (
+    SELECT w.id FROM cq_task w WHERE w.id = ANY(%s::uuid[]) AND w.status = 'WAITING' AND w.fail_fast
+       AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL}))),
+revoked AS (
+    UPDATE cq_task t
+       SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, reason = 'Another subtask of its parent failed.',
+           outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
+           ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END
+     WHERE t.id = ANY(ARRAY(
+            SELECT id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard})
+             LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+    RETURNING t.id, t.parent_id),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM revoked
+    UNION SELECT parent_id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({_UNFINISHED}))
+SELECT id FROM revoked
+"""
+
+# Which subtasks are to be undone, now that nothing below these parents runs any more? The last one to succeed comes first. Marks
+# the parents: it happens once, and forbids to reopen them.
+SETTLE_COMPENSATE = f"""
+WITH marked AS (
+    UPDATE cq_task p SET compensated = true
+     WHERE p.id = ANY(%s::uuid[]) AND p.status IN ({_UNSUCCESSFUL}) AND NOT p.compensated
+       AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = p.id AND c.compensate IS NOT NULL AND c.status = 'SUCCESS')
+       AND NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = p.id AND c.status IN ({_UNFINISHED}))
+    RETURNING p.id, p.status, coalesce(p.workflow_id, p.id) AS workflow_id)
+SELECT CASE WHEN marked.status = 'REVOKED' THEN c.id ELSE marked.id END, marked.id, marked.workflow_id, c.id, c.compensate::text,
+       CASE WHEN {_IS_BELOW.format(t="c")} THEN '' ELSE coalesce(c.result::text, 'null') END
+  FROM marked JOIN cq_task c ON c.parent_id = marked.id AND c.compensate IS NOT NULL AND c.status = 'SUCCESS'
+ ORDER BY marked.id, c.finished_at DESC, c.id DESC
+"""
+
+# After these ends errorbacks are called.
+_CALLS_ERRORBACKS = sql_list(
+    frozenset({states.FAIL.target, states.FALL_SHORT.target, states.LOSE.target, states.EXPIRE.target})
+)
+# Keep what is to be called when a task fails; no row: it is gone. Its end may be on the way: that is what the request is for.
+KEEP_ERRORBACK = f"""
+WITH failing AS MATERIALIZED (SELECT id, status IN ({_CALLS_ERRORBACKS}) AS has_failed FROM cq_task WHERE id = %s FOR KEY SHARE),
+kept AS (INSERT INTO cq_errorback (task_id, spec) SELECT id, %s::jsonb FROM failing),
+asked AS (INSERT INTO cq_settlerequest (task_id) SELECT id FROM failing)
+SELECT has_failed FROM failing
+"""
+# Call what has not been called yet (see the migration, where a trigger does the same in the failing transaction) …
+CALL_ERRORBACKS = "SELECT cq_call_errorbacks(%s)"
+# … and name the queues in which errorbacks of these are ready, whoever has called them.
+SETTLE_ERRORBACKS = f"""
+SELECT cq_call_errorbacks(t.id) FROM cq_task t
+ WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_CALLS_ERRORBACKS})
+   AND EXISTS (SELECT 1 FROM cq_errorback e WHERE e.task_id = t.id AND NOT e.called)
+UNION
+SELECT n.queue FROM cq_errorback e JOIN cq_task n ON n.id = (e.spec ->> 'id')::uuid AND n.status = 'QUEUED'
+ WHERE e.task_id = ANY(%s::uuid[]) AND e.called
+"""
+
+# What stands below a task whose result is a group's: the members of the group, of groups among them, and what was returned.
+MEMBERS = f"""
+WITH RECURSIVE found AS (
+    SELECT id, name, status, parent_id, member, result, result_of_id, coalesce(reason, error) AS error FROM cq_task WHERE id = %s
+    UNION ALL
+    SELECT below.* FROM found, LATERAL (
+        SELECT m.id, m.name, m.status, m.parent_id, m.member, m.result, m.result_of_id, coalesce(m.reason, m.error) FROM cq_task m
+         WHERE found.name = '{GROUP}' AND m.parent_id = found.id AND m.member IS NOT NULL
+        UNION ALL
+        SELECT r.id, r.name, r.status, r.parent_id, r.member, r.result, r.result_of_id, coalesce(r.reason, r.error) FROM cq_task r
+         WHERE found.name <> '{GROUP}' AND found.result IS NULL AND r.id = found.result_of_id) AS below)
+SELECT id, name = '{GROUP}', status, parent_id, member, result::text, result_of_id, error FROM found
 """
 
 # Carry a revoke one level down: to unfinished subtasks, and to successors that were there when it came.
@@ -380,7 +498,7 @@ moved AS (
     RETURNING t.id, t.parent_id, t.status, t.queue),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
-    SELECT id FROM moved WHERE status = 'SKIPPED'
+    SELECT id FROM moved WHERE status IN ('SKIPPED', 'WAITING')
     UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
 SELECT id, status, queue FROM moved
 """
@@ -510,6 +628,9 @@ SELECT 'before', before.id, before.status FROM cq_task t JOIN cq_task before ON 
  WHERE t.id = %s AND (t.status = 'SKIPPED' OR t.{_UNSTARTED.replace("AND ", "AND t.")})
    AND before.status IN ({_UNSUCCESSFUL}) AND (before.status = 'REVOKED' OR NOT t.force_chain)
 """
+
+# Which of these were undone below? They cannot be reopened.
+UNDONE = "SELECT id, status FROM cq_task WHERE id = ANY(%s::uuid[]) AND compensated"
 
 # Reopen tasks: bodies that had not returned run again, with fresh budgets; the others wait for what is below or before them.
 REOPEN = f"""

@@ -1,6 +1,7 @@
 """The rows: tasks and their attempts, workers and their processes, settle requests, queues, keys, statistics."""
 
 from cq.models.attempt import Attempt, PastAttempt
+from cq.models.errorback import Errorback
 from cq.models.key import Key, KeyRequest, Lingering
 from cq.models.queue import Queue
 from cq.models.settle import SettleRequest
@@ -10,6 +11,7 @@ from cq.models.worker import Process, Worker
 
 __all__ = [
     "Attempt",
+    "Errorback",
     "Key",
     "KeyRequest",
     "Lingering",

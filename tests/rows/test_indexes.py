@@ -90,7 +90,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "STILL_MINE": (some, [1] * 100),
         "ENQUEUE_NEXT": (new,),
         "ENQUEUE_MADE": (new,),
-        "ADOPT": (uuid4(), some),
+        "ADOPT": (some, uuid4()),
         "REOPENING": (ids["parent"],) * 3,
         "LOCK_IN_ORDER": (some,),
         "FORBIDS": (ids["parent"],) * 3,
