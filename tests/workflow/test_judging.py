@@ -46,7 +46,7 @@ def books(cqt: Any, what: str) -> str:
     return f"booked {what}"
 
 
-@task(compensate=refund.using(priority=9, limit=2))
+@task(compensate=refund.using(priority=9))
 def books_below(cqt: Any, what: str) -> Task:
     return cqt.subtask(group(adds.s(1), adds.s(2)))
 
@@ -211,7 +211,7 @@ def test_what_had_succeeded_is_undone_last_one_first() -> None:
         [hotel.id, "booked hotel"],
         [flight.id, "booked flight"],
     ]
-    assert (first.queue, first.priority, first.key_limit, second.priority) == ("undo", 9, 2, 0)
+    assert (first.queue, first.priority, second.priority) == ("undo", 9, 0)
     assert {undoing.root for undoing in (first, second, third)} == {parent}
     assert not third.next.exists()
     assert not SettleRequest.objects.exists()
