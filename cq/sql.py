@@ -442,8 +442,9 @@ SELECT cq_call_errorbacks(t.id) FROM cq_task t
  WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_CALLS_ERRORBACKS})
    AND EXISTS (SELECT 1 FROM cq_errorback e WHERE e.task_id = t.id AND NOT e.called)
 UNION
-SELECT n.queue FROM cq_errorback e JOIN cq_task n ON n.id = (e.spec ->> 'id')::uuid AND n.status = 'QUEUED'
- WHERE e.task_id = ANY(%s::uuid[]) AND e.called
+SELECT n.queue FROM cq_task n
+ WHERE n.status = 'QUEUED'
+   AND n.id = ANY(ARRAY(SELECT (e.spec ->> 'id')::uuid FROM cq_errorback e WHERE e.task_id = ANY(%s::uuid[]) AND e.called))
 """
 
 # What stands below a task whose result is a group's: the members of the group, of groups among them, and what was returned.
