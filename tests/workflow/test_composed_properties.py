@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group as Effect
-from hypothesis import given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from cq import FailedMember, Signature, chain, chord, group, registry, task
@@ -363,9 +363,33 @@ def check_answers(root: Spec) -> None:
     assert {rows[task_id].parent_id for task_id in undoing} <= {None}
 
 
+# What random ones come to seldom.
+SKIPPED = numbered(
+    Spec(
+        "chain", [Spec("atomic", fails=1), Spec("group", [Spec("pure"), Spec("chord", [Spec("group"), Spec("pure")])])]
+    )
+)
+SAGA = numbered(
+    Spec("pure", [Spec("undone"), Spec("undone"), Spec("pure", fails=1, told=True), Spec("group", [Spec("undone")])])
+)
+FORCED = numbered(
+    Spec("chain", [
+        Spec("chord", [Spec("group", [Spec("pure", fails=1), Spec("pure")], ignores=True), Spec("plain", passed=True)]),
+        Spec("atomic", fails=1),
+        Spec("group", [Spec("plain"), Spec("group", [Spec("pure", fails=1)])], force=True),
+        Spec("coroutine", force=True, passed=True),
+    ])
+)  # fmt: skip
+# Made simpler is only what somebody looks at by hand: that takes minutes.
+composed = settings(thorough, phases=thorough.phases if EXAMPLES else (Phase.explicit, Phase.generate))
+
+
 def test_whatever_workers_do_a_composition_ends_as_its_rules_say() -> None:
-    @settings(thorough, max_examples=EXAMPLES or 120)
+    @settings(composed, max_examples=EXAMPLES or 60)
     @given(spec=compositions, steps=steps)
+    @example(spec=SKIPPED, steps=[("work", 0)])
+    @example(spec=SAGA, steps=[("overtake", 1)] * 6)
+    @example(spec=FORCED, steps=[("run", 0)] * 3)
     def ends_as_its_rules_say(spec: Spec, steps: list[tuple[str, int]]) -> None:
         run = ComposedRun(spec)
         for action, number in steps:
@@ -381,8 +405,9 @@ def test_whatever_workers_do_a_composition_ends_as_its_rules_say() -> None:
 
 
 def test_a_revoke_at_any_time_stops_all_below_and_undoes_what_had_succeeded() -> None:
-    @settings(thorough, max_examples=EXAMPLES // 3 or 40)
+    @settings(composed, max_examples=EXAMPLES // 3 or 25)
     @given(spec=compositions, before=steps, after=steps, where=st.integers(0, 30))
+    @example(spec=SAGA, before=[("work", 0)] * 6, after=[], where=3)
     def stops_all(spec: Spec, before: list[Any], after: list[Any], where: int) -> None:
         run = ComposedRun(spec)
         for action, number in before[: where * 2]:
@@ -395,10 +420,11 @@ def test_a_revoke_at_any_time_stops_all_below_and_undoes_what_had_succeeded() ->
         check_answers(spec)
         for row in Task.objects.select_related("parent"):
             if row.parent is not None and row.parent.status == "REVOKED":
-                assert row.status in ("REVOKED", "SKIPPED") or row.finished_at <= row.parent.finished_at
+                has_run = row.status not in ("REVOKED", "SKIPPED") and row.ended_at is not None
+                assert not has_run or row.ended_at <= row.parent.finished_at
 
     HIT.clear()
     stops_all()
 
     assert HIT["revoked"] > 10
-    assert HIT["undone"] > 5
+    assert HIT["undone"] > 0
