@@ -23,18 +23,17 @@ _FIRST = ("run_after", "force_chain", "pass_result")
 # … or the row of a group itself; all else is for all of it.
 _GROUP = ("fail_fast", "ignore_failures")
 _FLAGS: Mapping[str, Callable[[Any], bool]] = {name: check_flag(name) for name in ("force_chain", "pass_result")}
-_OF_ONE = ("unique_key", "replace")
 
 
 def check_options(part: Part, options: Options) -> dict[str, Any]:
     """Check what is given to a part of a composition; `InvalidOption` names what cannot be."""
     flags = {name: check(options[name]) for name, check in _FLAGS.items() if name in options}
     checked = check_call_options({name: value for name, value in options.items() if name not in flags})
-    if "submit" in checked:
-        raise InvalidOption("submit= is for tasks that stand alone; what is composed starts with its predecessor.")
-    for name in _OF_ONE:
-        if name in checked and not isinstance(part, Single):
-            raise InvalidOption(f"{name}= is for a single task; give it to the f.s(…) that it is meant for.")
+    for name in ("submit", "replace"):
+        if name in checked:
+            raise InvalidOption(f"{name}= is for tasks that stand alone, not for what is composed.")
+    if "unique_key" in checked and not isinstance(part, Single):
+        raise InvalidOption("unique_key= is for a single task; give it to the f.s(…) that it is meant for.")
     return checked | flags
 
 

@@ -1,6 +1,7 @@
 """A task that is to be inserted: plain values, arguments already encoded."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -111,6 +112,8 @@ class NewTask:
             "fail_fast": self.fail_fast,
             "ignore_failures": self.ignore_failures,
             "compensate": self.compensate,
+            "result_ttl": self.result_ttl,
+            "held": self.held,
         }
 
     def as_json(self) -> str:
@@ -137,3 +140,8 @@ class NewTask:
             }
         )
         return f'{plain[:-1]}, "args": {self.args}, "kwargs": {self.kwargs}}}'
+
+
+def as_json(new: Sequence[NewTask]) -> str:
+    """Return rows as one JSON list, for `jsonb_to_recordset`."""
+    return f"[{','.join(task.as_json() for task in new)}]"

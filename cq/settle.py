@@ -73,19 +73,21 @@ def settle(ids: Sequence[UUID]) -> Settled:
     settled = Settled()
     with database.read_committed():
         found = database.execute(sql.SETTLE_LOCK, list(ids))
-        locked = {task_id: Status(status) for task_id, status, _ in found}
+        locked = {task_id: Status(status) for task_id, status, _, _ in found}
         failpoint("settle.locked")
         database.execute(sql.SETTLE_TAKE, list(locked), list(ids))
         failpoint("settle.taken")
         _stop_at_a_failure(
-            [task_id for task_id, status, fail_fast in found if fail_fast and status == Status.WAITING], settled
+            [task_id for task_id, status, fail_fast, _ in found if fail_fast and status == Status.WAITING], settled
         )
         ended = _end_parents([task_id for task_id, status in locked.items() if status == Status.WAITING], settled)
         failpoint("settle.looked")
         over = {task_id: status for task_id, status in locked.items() if status in TERMINAL} | ended
         _carry_revokes_down([task_id for task_id, status in over.items() if status == Status.REVOKED], settled)
         undoing = _answer_failures([task_id for task_id, status in over.items() if status in UNSUCCESSFUL], settled)
-        _release_successors([*over, *undoing], settled)
+        # A group that is not to run is skipped after all below it: that is looked at from what it follows.
+        before_groups = [previous_id for *_, previous_id in found if previous_id is not None]
+        _release_successors([*over, *undoing, *before_groups], settled)
         failpoint("settle.before_commit")
     failpoint("settle.after_commit")
     return settled
@@ -120,7 +122,7 @@ def _carry_revokes_down(ids: Sequence[UUID], settled: Settled) -> None:
 def _release_successors(ids: Sequence[UUID], settled: Settled) -> None:
     if not ids:
         return
-    for task_id, status, queue in database.execute(sql.SETTLE_RELEASE, ids):
+    for task_id, status, queue in database.execute(sql.SETTLE_RELEASE, ids, ids):
         if status == Status.SKIPPED:
             settled.ended.append(task_id)
         else:

@@ -7,13 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.db import IntegrityError
 
-from cq import current, engine
+from cq import current, engine, unique
 from cq.call import Call
 from cq.compose import Chain, Chord, Composed, Group, Part, Single, check_options, compose
 from cq.conf import conf
+from cq.engine import Inserted
 from cq.exceptions import InvalidArguments
 from cq.models import Task
+from cq.models.task import conflict, refuse_conflicts
 from cq.serial import drain
 
 
@@ -45,12 +48,26 @@ class Signature:
     def delay(self) -> Task:
         """Make the tasks, all or none, in the caller's transaction; return the one that carries the result of the whole."""
         composed = compose(self.part)
-        inserted = engine.enqueue_composed(composed.rows, composed.carrier.id)
-        return _note(composed, Task.made(composed.carrier, inserted))
+        return _note(composed, Task.made(composed.carrier, _insert(composed)))
 
     async def adelay(self) -> Task:
         """Do what `delay` does, in a coroutine."""
         return await sync_to_async(self.delay)()
+
+
+def _insert(composed: Composed) -> Inserted:
+    """Insert all or none; `UniqueConflict` if an unfinished task has a unique key of one of them, or another of them has."""
+    keyed = [new for new in composed.rows if new.unique_key is not None]
+    if not keyed:
+        return engine.enqueue_composed(composed.rows, composed.carrier.id)
+    refuse_conflicts(keyed)
+    try:
+        return engine.enqueue_composed(composed.rows, composed.carrier.id)
+    except IntegrityError as error:
+        if not unique.is_conflict(error):
+            raise
+    refuse_conflicts(keyed)
+    raise conflict(keyed[0].name, keyed[0].unique_key, None)
 
 
 def _note(composed: Composed, task: Task) -> Task:
