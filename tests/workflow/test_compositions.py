@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
-from cq import FailedMember, Signature, chain, chord, engine, group, task
-from cq.exceptions import InvalidArguments, InvalidOption, NotAllowedHere, TooLarge
-from cq.models import SettleRequest, Task
+from cq import FailedMember, Signature, chain, chord, engine, group, preflight, prune, settle, task
+from cq.exceptions import InvalidArguments, InvalidOption, NotAllowedHere, TooLarge, UniqueConflict
+from cq.models import Errorback, SettleRequest, Task
 from cq.testing import drain
 from tests.api.run import ended, states
+from tests.rows.elsewhere import elsewhere
 from tests.tasks import adds, collects, doubles, echoes, raises, returns_none, spawns, spawns_failing, sums
 
 pytestmark = pytest.mark.django_db
 
 five = adds.s(2, 3)
+
+
+def query(statement: str) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall()
+
+
+@task(unique="args")
+def unique_one(cqt: Any, number: int) -> int:
+    return number
 
 
 @task
@@ -248,6 +261,49 @@ def test_what_comes_after_a_failed_task_is_skipped_group_and_members_alike() -> 
     assert set(Task.objects.exclude(name=raises.name).values_list("status", flat=True)) == {"PENDING"}
 
 
+def test_a_skipped_group_ends_after_what_is_forced_below_it() -> None:
+    whole = chain(raises.s(), group(adds.s(1), chain(adds.s(2), adds.s(3).using(force_chain=True))), adds.s(4)).delay()
+    skipped = whole.previous
+
+    drain(max_tasks=1)
+    settle.settle_all()
+    assert states(skipped, whole) == ["PENDING", "PENDING"]
+    settled = settle.settle_all()
+    assert not settled.moved
+    assert not SettleRequest.objects.exists()
+    drain()
+
+    assert states(skipped, whole) == ["SKIPPED", "SKIPPED"]
+    assert [member.status for member in skipped.subtasks.order_by("id")] == ["SKIPPED", "SKIPPED", "SUCCESS"]
+    skipped.refresh_from_db()
+    assert skipped.finished_at > skipped.subtasks.order_by("-finished_at").first().finished_at
+
+
+def test_a_group_behind_another_that_is_skipped_is_skipped_with_its_members() -> None:
+    last = chain(raises.s(), adds.s(1), group(adds.s(2), group(adds.s(3))), group(adds.s(4)), adds.s(5)).delay()
+
+    drain()
+
+    assert set(Task.objects.exclude(name=raises.name).values_list("status", flat=True)) == {"SKIPPED"}
+    assert last.root.next.get().status == "SKIPPED"
+    assert not SettleRequest.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_group_that_somebody_has_locked_is_released_or_skipped_by_a_later_look() -> None:
+    fine, failing = (chain(first, group(adds.s(1))).delay() for first in (adds.s(0), raises.s()))
+    with elsewhere() as other:
+        other.open()
+        other(lambda: list(Task.objects.select_for_update().filter(name="cq.group")))
+
+        drain()
+        assert states(fine, failing) == ["PENDING", "PENDING"]
+        other.rollback()
+    drain()
+
+    assert states(fine, failing) == ["SUCCESS", "SKIPPED"]
+
+
 def test_a_forced_group_runs_after_a_failure() -> None:
     last = chain(
         raises.s(), group(returns_none.s(), group(returns_none.s())).using(force_chain=True), collects.s()
@@ -372,6 +428,75 @@ def test_the_members_of_a_group_are_inserted_a_thousand_in_a_statement(django_as
         whole = group(adds.s(n) for n in range(2500)).delay()
 
     assert whole.subtasks.count() == 2500
+
+
+def test_a_unique_key_that_is_taken_refuses_the_whole() -> None:
+    held = unique_one.delay(1)
+
+    with pytest.raises(UniqueConflict) as refused:
+        group(adds.s(1), chain(adds.s(2), unique_one.s(1))).delay()
+    with pytest.raises(UniqueConflict):
+        group(unique_one.s(2), unique_one.s(2)).delay()
+
+    assert refused.value.task == held
+    assert Task.objects.count() == 1
+    assert chain(unique_one.s(2), adds.s(1)).delay().previous.unique_key is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_unique_key_that_is_taken_meanwhile_refuses_the_whole() -> None:
+    with elsewhere() as other:
+        other.open()
+        other(unique_one.delay, 1)
+        refused = group(adds.s(1), unique_one.s(1))
+
+        with elsewhere() as caller:
+            calling = caller.begin(refused.delay)
+            until_somebody_waits()
+            other.commit()
+            with pytest.raises(UniqueConflict):
+                calling.result(20)
+
+    assert Task.objects.count() == 1
+
+
+def until_somebody_waits() -> None:
+    deadline = time.monotonic() + 20
+    while not query("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"):
+        assert time.monotonic() < deadline
+
+
+def test_keys_and_limits_hold_for_members() -> None:
+    whole = group(adds.using(key="k", limit=1).s(n) for n in range(3)).delay()
+
+    drain(max_tasks=1)
+    assert Task.objects.filter(key="k", key_limit=1).count() == 3
+    assert ended(whole).result == [0, 1, 2]
+
+
+def test_nobody_binds_a_group_to_code_before_a_deploy() -> None:
+    chain(adds.s(1), group(adds.s(2))).delay()
+
+    found = preflight.preflight()
+
+    assert (found.calls, found.failed) == (2, 0)
+
+
+def test_a_workflow_is_removed_with_its_groups_and_errorbacks() -> None:
+    whole = chord([adds.s(1).on_error(echoes.s())], collects.s()).on_error(echoes.s()).using(result_ttl=0).delay()
+    ended(whole)
+    assert Errorback.objects.count() == 3
+
+    prune.prune()
+
+    assert not Task.objects.exists()
+    assert not Errorback.objects.exists()
+
+
+def test_the_root_alone_says_how_long_a_composition_is_kept() -> None:
+    chain(group(adds.s(1)).using(result_ttl=60), adds.s(2)).delay()
+
+    assert [row.result_ttl for row in Task.objects.all()] == [60, None, None]
 
 
 def test_a_group_can_have_no_name_of_a_function() -> None:
