@@ -376,10 +376,11 @@ FORCED = numbered(
     Spec("chain", [
         Spec("chord", [Spec("group", [Spec("pure", fails=1), Spec("pure")], ignores=True), Spec("plain", passed=True)]),
         Spec("atomic", fails=1),
-        Spec("group", [Spec("plain"), Spec("group", [Spec("pure", fails=1)])], force=True),
+        Spec("group", [Spec("plain"), Spec("group", [Spec("pure", fails=1)], ignores=True)], force=True),
         Spec("coroutine", force=True, passed=True),
     ])
 )  # fmt: skip
+FAST = numbered(Spec("group", [Spec("atomic", fails=1), Spec("pure"), Spec("undone", [Spec("pure")])], fail_fast=True))
 # Made simpler is only what somebody looks at by hand: that takes minutes.
 composed = settings(thorough, phases=thorough.phases if EXAMPLES else (Phase.explicit, Phase.generate))
 
@@ -390,6 +391,7 @@ def test_whatever_workers_do_a_composition_ends_as_its_rules_say() -> None:
     @example(spec=SKIPPED, steps=[("work", 0)])
     @example(spec=SAGA, steps=[("overtake", 1)] * 6)
     @example(spec=FORCED, steps=[("run", 0)] * 3)
+    @example(spec=FAST, steps=[("work", 0), ("settle", 2)])
     def ends_as_its_rules_say(spec: Spec, steps: list[tuple[str, int]]) -> None:
         run = ComposedRun(spec)
         for action, number in steps:
