@@ -386,7 +386,7 @@ composed = settings(thorough, phases=thorough.phases if EXAMPLES else (Phase.exp
 
 
 def test_whatever_workers_do_a_composition_ends_as_its_rules_say() -> None:
-    @settings(composed, max_examples=EXAMPLES or 60)
+    @settings(composed, max_examples=EXAMPLES or 40)
     @given(spec=compositions, steps=steps)
     @example(spec=SKIPPED, steps=[("work", 0)])
     @example(spec=SAGA, steps=[("overtake", 1)] * 6)
@@ -407,7 +407,7 @@ def test_whatever_workers_do_a_composition_ends_as_its_rules_say() -> None:
 
 
 def test_a_revoke_at_any_time_stops_all_below_and_undoes_what_had_succeeded() -> None:
-    @settings(composed, max_examples=EXAMPLES // 3 or 25)
+    @settings(composed, max_examples=EXAMPLES // 3 or 15)
     @given(spec=compositions, before=steps, after=steps, where=st.integers(0, 30))
     @example(spec=SAGA, before=[("work", 0)] * 6, after=[], where=3)
     def stops_all(spec: Spec, before: list[Any], after: list[Any], where: int) -> None:
@@ -428,5 +428,5 @@ def test_a_revoke_at_any_time_stops_all_below_and_undoes_what_had_succeeded() ->
     HIT.clear()
     stops_all()
 
-    assert HIT["revoked"] > 10
+    assert HIT["revoked"] > 5
     assert HIT["undone"] > 0

@@ -44,6 +44,11 @@ def makes_group(cqt: Any, *numbers: int) -> Task:
 
 
 @task
+def makes_nested_groups_of_nothing(cqt: Any) -> Task:
+    return cqt.subtask(group(group([]), group(group([]))))
+
+
+@task
 def makes_chord(cqt: Any, *numbers: int) -> Task:
     return cqt.subtask(chord([adds.s(number) for number in numbers], collects.s("sum")))
 
@@ -120,10 +125,21 @@ def test_a_group_of_nothing_hands_on_an_empty_list() -> None:
     nested = group(group([]), group(group([]))).delay()
     behind = chain(five, group([]), collects.s()).delay()
     first = chord([], collects.s("none")).delay()
+    later = chain(group(five), group([]), group([]), collects.s()).delay()
+    made = makes_group.delay()
+    below = chain(makes_nested_groups_of_nothing.s(), collects.s()).delay()
 
     drain()
 
-    for whole, result in ((nested, [[], [[]]]), (behind, [[]]), (first, [[], "none"])):
+    results = [
+        (nested, [[], [[]]]),
+        (behind, [[]]),
+        (first, [[], "none"]),
+        (later, [[]]),
+        (made, []),
+        (below, [[[], [[]]]]),
+    ]
+    for whole, result in results:
         whole.refresh_from_db()
         assert (whole.status, whole.result) == ("SUCCESS", result)
 
@@ -261,8 +277,10 @@ def test_what_comes_after_a_failed_task_is_skipped_group_and_members_alike() -> 
     assert set(Task.objects.exclude(name=raises.name).values_list("status", flat=True)) == {"PENDING"}
 
 
-def test_a_skipped_group_ends_after_what_is_forced_below_it() -> None:
-    whole = chain(raises.s(), group(adds.s(1), chain(adds.s(2), adds.s(3).using(force_chain=True))), adds.s(4)).delay()
+@pytest.mark.parametrize("between", [[], [adds.s(0)], [adds.s(0), adds.s(0)], [group(adds.s(0))]])
+def test_a_skipped_group_ends_after_what_is_forced_below_it(between: list[Signature]) -> None:
+    members = group(adds.s(1), chain(adds.s(2), adds.s(3).using(force_chain=True)))
+    whole = chain(raises.s(), *between, members, adds.s(4)).delay()
     skipped = whole.previous
 
     drain(max_tasks=1)
@@ -302,6 +320,23 @@ def test_a_group_that_somebody_has_locked_is_released_or_skipped_by_a_later_look
     drain()
 
     assert states(fine, failing) == ["SUCCESS", "SKIPPED"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_group_that_somebody_has_locked_is_revoked_by_a_later_look() -> None:
+    last = chain(adds.s(0), group(adds.s(1), adds.s(2)), adds.s(3)).delay()
+    with elsewhere() as other:
+        other.open()
+        other(lambda: list(Task.objects.select_for_update().filter(name="cq.group")))
+        other(lambda: list(Task.objects.select_for_update().filter(args=(2,))))
+
+        last.root.revoke()
+        settle.settle_all()
+        assert states(last.previous, last) == ["PENDING", "PENDING"]
+        other.rollback()
+    settle.settle_all()
+
+    assert set(Task.objects.values_list("status", flat=True)) == {"REVOKED"}
 
 
 def test_a_forced_group_runs_after_a_failure() -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
-from cq import chain, chord, engine, group, settle, task
+from cq import chain, chord, engine, group, prune, settle, task
 from cq.exceptions import Fenced, InvalidArguments, InvalidOption, TaskGone
 from cq.models import Errorback, SettleRequest, Task
 from cq.states import Status
@@ -122,6 +122,10 @@ def refuse(row: Task) -> None:
     assert engine.refuse([row.name]) == [row.id]
 
 
+def expire(row: Task) -> None:
+    assert engine.expire()
+
+
 def fall_short(row: Task) -> None:
     make.row(Status.FAILURE, parent=row)
     assert settle.settle([row.id]).ended
@@ -137,6 +141,7 @@ def fall_short(row: Task) -> None:
             refuse,
             "No worker knows a task 'nobody.knows'",
         ),
+        (Status.QUEUED, {"start_by": make.ago(9)}, expire, "It was not started"),
         (Status.WAITING, {}, fall_short, "Not all of its subtasks succeeded."),
     ],
 )
@@ -150,6 +155,7 @@ def test_no_way_to_fail_forgets_it(status: Status, columns: Any, fails: Any, err
     (errorback,) = called()
     assert errorback.args[0] == row.id
     assert errorback.args[1].startswith(error)
+    assert "default" in settle.settle_all().queues
 
 
 @committed
@@ -191,6 +197,23 @@ def spec(row: Task) -> Any:
     from cq.call import call_of
 
     return json.loads(call_of(notes, (), {}, {}).errorback(row.id).as_json())
+
+
+@committed
+def test_a_task_is_not_removed_while_an_errorback_is_kept_for_it() -> None:
+    row = make.row(Status.SUCCESS, result_ttl=0, prune_after=make.ago(9), finished_at=make.ago(9))
+    with elsewhere() as caller:
+        caller.open()
+        caller(lambda: Task.objects.get(pk=row.pk).errorback(notes))
+
+        prune.prune()
+        assert Task.objects.filter(pk=row.pk).exists()
+        caller.commit()
+
+    settle.settle_all()
+    Task.objects.update(prune_after=make.ago(9))
+    prune.prune()
+    assert not Errorback.objects.exists()
 
 
 def test_a_retry_fails_anew_without_another_call() -> None:
