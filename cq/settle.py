@@ -77,9 +77,7 @@ def settle(ids: Sequence[UUID]) -> Settled:
         failpoint("settle.locked")
         database.execute(sql.SETTLE_TAKE, list(locked), list(ids))
         failpoint("settle.taken")
-        _stop_at_a_failure(
-            [task_id for task_id, status, fail_fast, _ in found if fail_fast and status == Status.WAITING], settled
-        )
+        _stop_at_a_failure([task_id for task_id, _, fail_fast, _ in found if fail_fast], settled)
         ended = _end_parents([task_id for task_id, status in locked.items() if status == Status.WAITING], settled)
         failpoint("settle.looked")
         over = {task_id: status for task_id, status in locked.items() if status in TERMINAL} | ended
