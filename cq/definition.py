@@ -219,6 +219,11 @@ class Definition:
             if name in options:
                 raise InvalidOption(f"{name}= is not possible for {what}: nothing must keep it from being made.")
 
+    def timeout_of(self, kept: Mapping[str, Any] | None) -> float | None:
+        """Return how many seconds one row's body may run: what was given at its call, else the decorator's."""
+        given: float | None = kept.get("timeout", self.timeout) if kept else self.timeout
+        return given
+
     def policy(self, kept: Mapping[str, Any] | None) -> RetryPolicy:
         """Return the retry policy of one row: what was given at its call, else the decorator's."""
         if not kept:

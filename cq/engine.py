@@ -6,7 +6,7 @@ Nothing here imports the model, decides about neighbours (that is `settle`), or 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,7 @@ from uuid import UUID
 
 from django.db import DataError
 
-from cq import database, notifier, sql, states
+from cq import database, lingering, notifier, sql, states
 from cq.conf import conf
 from cq.exceptions import DuplicateSubmitError, Fenced, NotAllowedHere, TaskGone, TooLarge
 from cq.failpoints import failpoint
@@ -46,35 +46,51 @@ class Inserted(NamedTuple):
 def enqueue(new: NewTask) -> Inserted:
     """Insert a task in the caller's transaction; workers hear of it when that commits."""
     if new.is_plain:
-        rows = database.execute(sql.ENQUEUE_ONE, new.id, new.args, new.kwargs, *_shared(new))
+        statement, extras = (sql.ENQUEUE_ONE, _extras(new)) if _has_extras(new) else (sql.ENQUEUE_PLAIN, ())
+        own = (new.id, new.args, new.kwargs, *_place(new), new.result_ttl, *extras)
+        ((now,),) = database.execute(statement, *own)
+        inserted = Inserted(new.id, Status.QUEUED, now, now)
     else:
-        rows = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args, None)], new.kwargs))
+        (row,) = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args, None)], new.kwargs))
+        inserted = Inserted(new.id, *row)
     _wake_on_commit([new])
-    return Inserted(new.id, *rows[0])
+    return inserted
 
 
 # What tells alike tasks from each other: id, positional arguments, and the key if they do not all have the same.
 Row = tuple[UUID, str, str | None]
 
 
-def enqueue_many(like: NewTask, rows: Iterable[Row]) -> list[tuple[Inserted, list[Row]]]:
-    """Insert tasks that are alike, all or none; return what the database decided about each slice of them.
+def enqueue_many(like: NewTask, rows: Iterable[Row], note: Callable[[Inserted, list[Row]], object]) -> None:
+    """Insert tasks that are alike, all or none; note what the database decided about each slice of them.
 
-    While it inserts one slice, the next is taken from `rows`.
+    While it inserts one slice, the one before is noted and the next is taken from `rows`: both cores work. What is noted is not
+    yet true.
     """
     remaining = iter(rows)
-    sent = []
     with database.together() as statements:
+        before: tuple[Reply, list[Row]] | None = None
         while part := list(islice(remaining, _SLICE)):
-            sent.append((statements.send(sql.ENQUEUE, *_alike(like, part, like.kwargs)), part))
+            reply = statements.send(sql.ENQUEUE, *_alike(like, part, like.kwargs))
             statements.push()
+            if before:
+                note(Inserted(like.id, *statements.take(before[0])[0]), before[1])
+            before = reply, part
+        if before:
+            note(Inserted(like.id, *statements.take(before[0])[0]), before[1])
     _wake_on_commit([like])
-    return [(Inserted(like.id, *reply.rows()[0]), part) for reply, part in sent]
 
 
-def _shared(new: NewTask) -> tuple[Any, ...]:
-    options = new.options and json.dumps(new.options)
-    return new.name, new.queue, new.priority, options, new.created_by, new.subject, new.result_ttl
+def _place(new: NewTask) -> tuple[str, str, int]:
+    return new.name, new.queue, new.priority
+
+
+def _extras(new: NewTask) -> tuple[Any, ...]:
+    return new.options and json.dumps(new.options), new.created_by, new.subject
+
+
+def _has_extras(new: NewTask) -> bool:
+    return new.options is not None or new.created_by is not None or new.subject is not None
 
 
 def _rules(new: NewTask) -> tuple[Any, ...]:
@@ -94,19 +110,11 @@ def _rules(new: NewTask) -> tuple[Any, ...]:
 
 
 def _alike(like: NewTask, rows: Sequence[Row], kwargs: str) -> tuple[Any, ...]:
-    ids = _array([str(task_id) for task_id, _, _ in rows])
+    ids = _array([task_id.hex for task_id, _, _ in rows])
     args = f"[{','.join([text for _, text, _ in rows])}]"
-    return (
-        like.delay,
-        like.run_after,
-        *_shared(like),
-        like.held,
-        *_rules(like),
-        kwargs,
-        ids,
-        args,
-        _texts([key for _, _, key in rows]),
-    )
+    shared = (*_place(like), *_extras(like), like.result_ttl)
+    keys = _texts([key for _, _, key in rows])
+    return like.delay, like.run_after, *shared, like.held, *_rules(like), kwargs, ids, args, keys
 
 
 def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
@@ -134,8 +142,13 @@ def _insert_behind_unfinished(new: Sequence[NewTask]) -> list[Inserted]:
     if len(new) != 1 or new[0].has_rules:
         return []
     one = new[0]
-    own = (one.id, one.args, one.kwargs, *_shared(one)[:-1], one.force_chain, one.pass_result, one.delay, one.run_after)
-    return [Inserted(*row) for row in database.execute(sql.ENQUEUE_NEXT_ONE, one.previous_id, *own)]
+    own: tuple[Any, ...] = (one.id, one.args, one.kwargs, *_place(one), one.force_chain, one.pass_result)
+    statement = sql.ENQUEUE_NEXT_PLAIN
+    if _has_extras(one) or not one.is_plain:
+        own = (*own, *_extras(one), one.delay, one.run_after)
+        statement = sql.ENQUEUE_NEXT_ONE
+    rows = database.execute(statement, one.previous_id, *own)
+    return [Inserted(one.id, Status.PENDING, due, now, None, workflow_id) for now, due, workflow_id in rows]
 
 
 def enqueue_composed(new: Sequence[NewTask], carrier: UUID) -> Inserted:
@@ -319,6 +332,9 @@ class _Finishing:
             trip.send_unplanned(sql.SHORT_WAIT)
         self.made = [trip.send_unplanned(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         trip.failpoint("finish.made")
+        for outcome in outcomes:
+            if outcome.lingers_in is not None:
+                trip.send_unplanned(sql.LINGER, outcome.lingers_in, [outcome.task.id], [outcome.task.claims])
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or outcomes[0].task.previous_id is not None
         self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
@@ -412,10 +428,13 @@ def state(task_id: UUID | None) -> dict[str, Any] | None:
 def revoke(ids: Sequence[UUID], *, reason: str, terminate: bool = False) -> list[UUID]:
     """Stop unfinished tasks; what is below and after them follows when they are settled. Return those that were stopped."""
     with database.atomic():
-        revoked = [task_id for (task_id,) in database.execute(sql.REVOKE, list(ids), reason, terminate)]
+        rows = database.execute(sql.REVOKE, list(ids), terminate, reason, terminate)
+        revoked = [task_id for task_id, _ in rows]
         failpoint("revoke.swapped")
         if revoked:
             database.execute(sql.ASK, *[revoked] * 3)
+        if holders := {holder for _, holder in rows if holder is not None}:
+            database.on_commit(lambda: notifier.stop(holders))
     return revoked
 
 
@@ -513,12 +532,21 @@ def heartbeat(worker_id: UUID) -> bool:
     return bool(database.execute(sql.HEARTBEAT, conf().LEASE, worker_id))
 
 
-def end_process(process_id: UUID, started: Sequence[UUID], *, was_stopped: bool = False) -> None:
+def end_process(
+    process_id: UUID, started: Sequence[UUID], *, was_stopped: bool = False, overdue: Sequence[UUID] = ()
+) -> None:
     """Declare a process dead, with the tasks whose bodies had started in it. It can claim nothing from then on.
 
-    They are charged with a crash, unless its own supervisor stopped it.
+    They are charged with a crash, unless its own supervisor stopped it. Those that are overdue have ended by their timeouts.
     """
-    database.execute(sql.END_PROCESS, json.dumps([str(task_id) for task_id in started]), was_stopped, process_id)
+    late = json.dumps([str(task_id) for task_id in overdue]) if overdue else None
+    started_ids = json.dumps([str(task_id) for task_id in started])
+    database.execute(sql.END_PROCESS, started_ids, was_stopped, late, process_id)
+
+
+def overdue(names: Sequence[str]) -> list[Claimed]:
+    """Return the claims of dead processes whose bodies were overdue; whoever knows these names may write how they ended."""
+    return [Claimed(*row) for row in database.execute(sql.OVERDUE, list(names))]
 
 
 def leave(worker_id: UUID) -> None:
@@ -547,14 +575,18 @@ def rescue() -> list[Moved]:
         ids = [task.id for task in rescued if task.has_ended]
         if ids:
             database.execute(sql.ASK, *[ids] * 3)
+        lingering.end_all(dead)
         database.execute(sql.STRIKE_OFF, dead)
     database.execute(sql.TERMINATE, [f"cq:{process_id}" for process_id in dead])
     return rescued
 
 
-def hand_back(process_id: UUID, known: Sequence[UUID], *, after: float) -> list[Moved]:
-    """Give back what a process has claimed more than so many seconds ago, but for the tasks that it is known to run."""
-    rows = database.execute(sql.HAND_BACK, process_id, list(known), after)
+def hand_back(process_id: UUID, known: Sequence[UUID], *, after: float, is_own: bool = False) -> list[Moved]:
+    """Give back what a process has claimed more than so many seconds ago, but for the tasks that it is known to run.
+
+    `is_own`: the process itself does so, and knows what it has started.
+    """
+    rows = database.execute(sql.HAND_BACK, process_id, list(known), is_own, after)
     return [Moved(task_id, Status(status), queue) for task_id, status, queue in rows]
 
 

@@ -79,7 +79,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "SETTLE_RELEASE": (some, some),
         "SETTLE_AGAIN": (some,),
         "PROMOTE": (),
-        "REVOKE": (some, "", False),
+        "REVOKE": (some, False, "", False),
         "UNFINISHED_AFTER": (some,),
         "SUBMIT": ("[]", "unique", False, "key", uuid4()),
         "HOLDERS": (["tests.tasks.adds"] * 10, ["unique"] * 10),
@@ -116,8 +116,14 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "FORBIDS": (ids["parent"],) * 3,
         "REOPEN": (some, ["QUEUED"] * 100),
         "RESCUE": (3, [ids["process"]]),
-        "HAND_BACK": (ids["process"], some, 0.5),
+        "HAND_BACK": (ids["process"], some, False, 0.5),
         "STRIKE_OFF": ([ids["process"]],),
+        "OVERDUE": (names,),
+        "OVERTAKEN": (ids["process"], some, [1] * 100),
+        "LINGER": (ids["process"], some, [1] * 100),
+        "TERMINATE_LINGERING": (some,),
+        "LINGERING_LOCK": (some,),
+        "LINGERING_END": ([ids["process"]], some, some),
         "UNKNOWN_NAMES": (),
         "REFUSE": (["nobody.knows"], 600),
         "PRUNE_DUE": (500,),
@@ -130,7 +136,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "EXPLAIN_PLACE": (ids["parent"], ids["parent"]),
         "EXPLAIN_SUBTASKS": (ids["parent"], ids["parent"], 3),
         "EXPLAIN_KEY": ("k", "k"),
-        "EXPLAIN_STARTS": ("k", "k", "k", 60),
+        "EXPLAIN_STARTS": ("k", 60),
     }
 
 

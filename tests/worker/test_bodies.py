@@ -1,8 +1,14 @@
 """Where bodies run: coroutines beside each other, and nothing left of them."""
 
+import time
+from functools import partial
+
 import pytest
 
-from cq.models import Task
+from cq import executor
+from cq.models import Lingering, Task
+from cq.worker.bodies import Body
+from cq.worker.options import LONGEST_WAIT
 from tests import fault_tasks
 from tests.processes import query, until
 
@@ -30,6 +36,34 @@ def test_a_coroutine_that_waits_for_a_thread_keeps_no_other_from_it(rounds):
     until(lambda: Task.objects.get(pk=blocks.pk).is_done, 5)
 
 
+def test_a_coroutine_that_the_loop_keeps_waiting_is_given_back_and_not_started_late(rounds):
+    """Its supervisor takes a process that does not answer for one that starts nothing any more."""
+    blocks = fault_tasks.blocks_loop.delay(0.5)
+    thread = rounds("default")
+    until(lambda: blocks.id in thread.bodies.running[True])
+    until(lambda: thread.bodies.running[True][blocks.id].mark is not None)
+    late = fault_tasks.coroutine.delay()
+    thread.wake()
+
+    until(lambda: Task.objects.get(pk=late.pk).is_done, 5)
+
+    late.refresh_from_db()
+    assert (late.status, late.attempt) == ("SUCCESS", 1)
+    assert late.claims > 1
+
+
+def test_what_runs_on_after_the_grace_keeps_its_place_until_it_is_gone(rounds):
+    task = fault_tasks.sleeps_loose.using(key="k", limit=1).delay(1.5)
+    thread = rounds("default")
+    until(lambda: task.id in thread.bodies.running[False])
+    until(lambda: thread.bodies.running[False][task.id].mark is not None)
+
+    thread.stop(0.0)
+    until(lambda: Task.objects.get(pk=task.pk).status == "QUEUED", 5)
+
+    assert Lingering.objects.filter(task_id=task.pk, process_id=thread.process_id, key="k").exists()
+
+
 def test_coroutines_leave_no_connections_open(rounds):
     tasks = [fault_tasks.coroutine.delay() for _ in range(20)]
     before = connections()
@@ -38,3 +72,53 @@ def test_coroutines_leave_no_connections_open(rounds):
     until(lambda: Task.objects.filter(pk__in=[task.pk for task in tasks], status="SUCCESS").count() == 20)
 
     until(lambda: connections() == before + 1, 5, what=lambda: f"{before} before, {connections()} now")
+
+
+def test_what_may_start_only_once_is_never_claimed_ahead(rounds, tmp_path):
+    blocking = fault_tasks.until_loose.delay(str(tmp_path / "end"))
+    worker = rounds("default", threads=1, ahead=8)
+    worker.bodies._duration = 0.0  # as after many short bodies
+    until(lambda: blocking.id in worker.bodies.running[False])
+    tasks = [fault_tasks.dry.using(on_lost="fail").delay(), fault_tasks.dry.delay()]
+    given_back = []
+    give_back = worker.bodies._give_back
+    worker.bodies._give_back = lambda body: (
+        given_back.append((body.task.id, time.monotonic() - body.claimed_at)),
+        give_back(body),
+    )
+
+    worker.wake()
+    until(lambda: given_back, 5)
+    (tmp_path / "end").touch()
+    until(lambda: Task.objects.filter(pk__in=[task.pk for task in tasks], status="SUCCESS").count() == 2, 5)
+
+    tasks[0].refresh_from_db()
+    waited = [seconds for task_id, seconds in given_back if task_id == tasks[0].id]
+    assert waited
+    assert max(waited) < LONGEST_WAIT, "it is given back at once, not when it has waited for too long"
+    assert (tasks[0].attempt, tasks[0].crashes) == (1, 0)
+
+
+def test_a_body_that_was_given_back_at_the_last_moment_does_not_start(rounds, loop):
+    """The end of the grace may come between a thread's taking a body and its start; the row may run elsewhere by then."""
+    worker = rounds("default", threads=1)
+    start, begun = worker.bodies.start, []
+
+    def start_too_late(task):
+        running = worker.bodies.running[False]
+        body = Body(task, False)
+        running[task.id] = body
+        assert body.take_start()  # as the end of the grace does
+        begun.append(executor.execute(task, partial(worker.bodies._begin, body)))
+        worker.bodies.forget(body)
+        worker.bodies.start = start
+        worker.put(Body(task, False, executed=begun[0]))
+
+    worker.bodies.start = start_too_late
+    task = fault_tasks.dry.using(on_lost="fail").delay()
+    worker.wake()
+
+    until(lambda: Task.objects.get(pk=task.pk).is_done, 5)
+    assert begun[0].outcome.kind is None
+    task.refresh_from_db()
+    assert (task.status, task.attempt, task.claims) == ("SUCCESS", 1, 2)

@@ -43,6 +43,12 @@ class Command(BaseCommand):
             "--grace", type=_seconds, default=30.0, help="seconds that running tasks get at a stop (default 30)"
         )
         parser.add_argument("--drain", action="store_true", help="end when nothing is left to run")
+        parser.add_argument(
+            "--max-tasks", type=_at_least(1), metavar="N", help="replace a process after it has run so many tasks"
+        )
+        parser.add_argument(
+            "--max-rss", type=_at_least(1), metavar="MB", help="replace a process that takes more memory than this"
+        )
         parser.add_argument("--reload", action="store_true", help="start anew when code changes (for development)")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -60,6 +66,8 @@ class Command(BaseCommand):
             threads=options["threads"],
             grace=options["grace"],
             drain=options["drain"],
+            max_tasks=options["max_tasks"],
+            max_rss=options["max_rss"],
         )
         if options["verbosity"]:
             self._greet(worker)
