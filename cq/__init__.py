@@ -9,19 +9,29 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cq.codec import FailedMember as FailedMember
     from cq.codec import ModelRef as ModelRef
     from cq.function import TaskFunction as TaskFunction
     from cq.function import aenqueue as aenqueue
     from cq.function import enqueue as enqueue
     from cq.function import get_task as get_task
     from cq.function import task as task
+    from cq.signature import Signature as Signature
+    from cq.signature import chain as chain
+    from cq.signature import chord as chord
+    from cq.signature import group as group
 
 _HOMES = {
+    "FailedMember": "cq.codec",
     "ModelRef": "cq.codec",
+    "Signature": "cq.signature",
     "TaskFunction": "cq.function",
     "aenqueue": "cq.function",
+    "chain": "cq.signature",
+    "chord": "cq.signature",
     "enqueue": "cq.function",
     "get_task": "cq.function",
+    "group": "cq.signature",
     "task": "cq.function",
 }
 

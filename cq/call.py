@@ -67,6 +67,15 @@ class Call:
         new.pass_result = pass_result
         return new
 
+    def errorback(self, failed_id: UUID) -> NewTask:
+        """Make a row that is kept until another task fails; it is passed that one's id and the text of its error first."""
+        self._refuse_what_stands_alone()
+        self.definition.refuse_as_late_call(self.options, "an errorback")
+        self.definition.bind((failed_id, "", *self.args), self.kwargs)
+        new = self.definition.new(self.args, self.kwargs, self.options)
+        new.errorback_of = failed_id
+        return new
+
     def _refuse_what_stands_alone(self) -> None:
         if "submit" in self.options:
             raise InvalidOption(
@@ -96,6 +105,11 @@ def _resolve(func: Callee) -> tuple[Definition, Mapping[str, Any]]:
     if isinstance(func, str):
         return registry.get(func), {}
     definition = getattr(func, "definition", None)
+    if hasattr(func, "part"):
+        raise InvalidOption(
+            f"{func!r} is a signature, which is not taken here: pass the function and its arguments, as in chain(f, (1, 2)), "
+            "or put it into a composition: chain(…), group(…), chord(…), which has delay()."
+        )
     if not isinstance(definition, Definition):
         raise TaskNotRegistered(f"{func!r} is not a task. Decorate the function with @task, or give a registered name.")
     return definition, func.options

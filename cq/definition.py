@@ -1,21 +1,26 @@
 """What `@task` knows of a function: its options, its signature, and how a call of it becomes a row."""
 
+from __future__ import annotations
+
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cached_property
-from types import EllipsisType, FunctionType
+from functools import cached_property, partial, partialmethod
+from reprlib import repr as brief
+from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodType
 from typing import Any
 
 from cq import codec, keys
 from cq.conf import conf
 from cq.exceptions import InvalidArguments, InvalidOption
 from cq.keys import Rate
-from cq.new import NewTask
+from cq.new import GROUP, NewTask
 from cq.options import (
     KEPT,
     check_expires,
+    check_flag,
     check_limit,
     check_on_lost,
     check_priority,
@@ -58,6 +63,9 @@ class Definition:
     limit: int | None
     rate: Rate | None
     on_lost: str
+    fail_fast: bool
+    ignore_failures: bool
+    compensate: Compensation | None
     signature: inspect.Signature = field(repr=False)
 
     @property
@@ -144,6 +152,9 @@ class Definition:
             key_limit=options.get("limit", self.limit) if is_keyed else None,
             rate=options.get("rate", self.rate) if is_keyed else None,
             is_coroutine=is_keyed and self.is_coroutine,
+            fail_fast=options.get("fail_fast", self.fail_fast),
+            ignore_failures=options.get("ignore_failures", self.ignore_failures),
+            compensate=self.compensate.template() if self.compensate else None,
         )
 
     def has_own_key(self, options: Mapping[str, Any]) -> bool:
@@ -196,6 +207,18 @@ class Definition:
         is_counted = (options.get("limit", self.limit) or options.get("rate", self.rate)) is not None
         return self.name if is_counted else None
 
+    def refuse_as_late_call(self, options: Mapping[str, Any], what: str) -> None:
+        """Refuse what is made of all arguments: of a call that is completed by somebody who may not know this function."""
+        for name, value in (("unique", self.unique), ("key", None if "key" in options else self.key)):
+            if value is not None:
+                raise InvalidOption(
+                    f"{self.name} cannot be {what}: its {name}= is made from arguments that are known only when it is called. "
+                    f"Give it a function without {name}=."
+                )
+        for name in ("unique_key", "replace"):
+            if name in options:
+                raise InvalidOption(f"{name}= is not possible for {what}: nothing must keep it from being made.")
+
     def timeout_of(self, kept: Mapping[str, Any] | None) -> float | None:
         """Return how many seconds one row's body may run: what was given at its call, else the decorator's."""
         given: float | None = kept.get("timeout", self.timeout) if kept else self.timeout
@@ -210,6 +233,41 @@ class Definition:
             self.retry.retry_exceptions,
             kept.get("backoff", self.retry.backoff),
         )
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """What undoes a task: a task function, and the options for its calls."""
+
+    definition: Definition
+    options: Mapping[str, Any]
+
+    def template(self) -> dict[str, Any]:
+        """Return the call as it stays with the row of the task that it would undo: without arguments."""
+        row = json.loads(self.definition.new((), {}, self.options).as_json())
+        return {
+            name: value for name, value in row.items() if value is not None and name not in ("id", "args", "kwargs")
+        }
+
+
+def check_compensate(value: Any) -> Compensation | None:
+    """Return what undoes a task, or None; a task function that takes the id and the result of what it undoes."""
+    if value is None:
+        return None
+    definition = getattr(value, "definition", None)
+    if not isinstance(definition, Definition):
+        raise InvalidOption(
+            f"compensate={brief(value)}: expected None or a task function. Decorate it with @task, above this one."
+        )
+    options = value.options
+    if "submit" in options:
+        raise InvalidOption(f"compensate={brief(value)}: submit= is for tasks that stand alone.")
+    definition.refuse_as_late_call(options, "a compensation")
+    try:
+        definition.bind((None, None), {})
+    except InvalidArguments as error:
+        raise InvalidOption(f"compensate={brief(value)}: it is passed a task's id and its result. {error}") from None
+    return Compensation(definition, options)
 
 
 def encode(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
@@ -240,6 +298,9 @@ def define(
     limit: Any,
     rate: Any,
     on_lost: Any,
+    fail_fast: Any,
+    ignore_failures: Any,
+    compensate: Any,
 ) -> Definition:
     """Check a function and its options; `InvalidOption` says what cannot be a task, and how to do it."""
     _refuse_what_cannot_be_found_again(func)
@@ -275,14 +336,18 @@ def define(
         limit=check_limit(limit),
         rate=check_rate(rate),
         on_lost=check_on_lost(on_lost),
+        fail_fast=check_flag("fail_fast")(fail_fast),
+        ignore_failures=check_flag("ignore_failures")(ignore_failures),
+        compensate=check_compensate(compensate),
         signature=signature,
     )
 
 
 def _refuse_what_cannot_be_found_again(func: Any) -> None:
     if not isinstance(func, FunctionType):
+        hint = next((hint for kinds, hint in _HINTS if isinstance(func, kinds)), "Write one that does this.")
         raise InvalidOption(
-            f"{func!r} cannot be a task: expected a function written with def at the top level of a module."
+            f"{brief(func)} cannot be a task: expected a function written with def at the top level of a module. {hint}"
         )
     if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
         raise InvalidOption(
@@ -304,7 +369,24 @@ def _refuse_what_cannot_be_found_again(func: Any) -> None:
         )
 
 
+_HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (
+        (partial, partialmethod),
+        "Decorate the function itself, and give what is fixed at the call: f.delay(fixed, …), or f.s(fixed, …).",
+    ),
+    (
+        (staticmethod, classmethod, MethodType, property),
+        "Write a function that takes what the method needs (model instances are passed by reference) and calls it.",
+    ),
+    (type, "Write a function that makes an instance of the class and calls it."),
+    (BuiltinFunctionType, "Write a function that calls it."),
+    (Coroutine, "Decorate the function that returned this coroutine, without calling it."),
+)
+
+
 def _check_name(name: Any) -> None:
+    if name == GROUP:
+        raise InvalidOption(f"name={name!r} is the name of groups. Choose another.")
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable()):
         raise InvalidOption(f"name={name!r}: expected 1 to 200 printable characters.")
 

@@ -96,7 +96,18 @@ def _has_extras(new: NewTask) -> bool:
 
 def _rules(new: NewTask) -> tuple[Any, ...]:
     starts, seconds = (new.rate.starts, new.rate.seconds) if new.rate else (None, None)
-    return new.expires, new.at_most_once, new.unique_key, new.key, new.key_limit, starts, seconds, new.is_coroutine
+    judges = new.fail_fast, new.ignore_failures, new.compensate and json.dumps(new.compensate)
+    return (
+        new.expires,
+        new.at_most_once,
+        new.unique_key,
+        new.key,
+        new.key_limit,
+        starts,
+        seconds,
+        new.is_coroutine,
+        *judges,
+    )
 
 
 def _alike(like: NewTask, rows: Sequence[Row], kwargs: str) -> tuple[Any, ...]:
@@ -141,6 +152,29 @@ def _insert_behind_unfinished(new: Sequence[NewTask]) -> list[Inserted]:
     return [Inserted(one.id, Status.PENDING, due, now, None, workflow_id) for now, due, workflow_id in rows]
 
 
+def enqueue_composed(new: Sequence[NewTask], carrier: UUID) -> Inserted:
+    """Insert the rows of a composition, all or none; return what the database decided about the one that carries its result."""
+    check_fanout(len(new))
+    with database.together() as statements:
+        replies = [
+            statements.send(sql.ENQUEUE_COMPOSED, _as_json(part), [carrier]) for part in database.slices(new, _SLICE)
+        ]
+    _wake_on_commit([task for task in new if not task.is_group and task.errorback_of is None])
+    (found,) = [Inserted(*row) for reply in replies for row in reply.rows()]
+    return found
+
+
+def keep_errorback(new: NewTask) -> None:
+    """Keep what is to be called when a stored task fails; call it if it has. `TaskGone` if the task is no longer stored."""
+    rows = database.execute(sql.KEEP_ERRORBACK, new.errorback_of, new.as_json())
+    if not rows:
+        raise TaskGone(f"Task {new.errorback_of} is no longer stored, so nothing can be called when it fails.")
+    ((has_failed,),) = rows
+    if has_failed:
+        database.execute(sql.CALL_ERRORBACKS, new.errorback_of)
+        _wake_on_commit([new])
+
+
 def check_fanout(number: int) -> None:
     """Refuse more tasks at once than `MAX_FANOUT`."""
     limit = conf().MAX_FANOUT
@@ -162,7 +196,7 @@ def _wake_on_commit(new: Sequence[NewTask]) -> None:
 
 def adopt(parent_id: UUID, ids: Sequence[UUID]) -> set[UUID]:
     """Make tasks that a body enqueued in its own, still open transaction its subtasks; return those that are there."""
-    return {task_id for (task_id,) in database.execute(sql.ADOPT, parent_id, list(ids))}
+    return {task_id for (task_id,) in database.execute(sql.ADOPT, list(ids), parent_id)}
 
 
 def ready_queues() -> list[str]:
@@ -323,6 +357,8 @@ class _Finishing:
                 finished.asked.append(task_id)
             else:
                 finished.moved.append(Moved(task_id, Status(status), queue))
+                if status == Status.FAILURE:  # the database may have called errorbacks: settling it finds their queues
+                    finished.asked.append(task_id)
         finished.queues.update(row.queue for row in finished.moved if row.status == Status.QUEUED)
         finished.queues.update(queue for reply in self.made for (queue,) in reply.rows())
         return finished
@@ -428,6 +464,7 @@ def reopen(task_id: UUID) -> list[Moved]:
         if not targets:
             return []
         _refuse_to_reopen(task_id)
+        _refuse_what_was_undone(task_id, list(targets))
         rows = database.execute(sql.REOPEN, list(targets), list(targets.values()))
         failpoint("reopen.swapped")
     moved = [Moved(moved_id, Status(status), queue) for moved_id, status, queue in rows]
@@ -445,6 +482,14 @@ def _refuse_to_reopen(task_id: UUID) -> None:
             f"Task {task_id} is below task {other}, which ended in {status} whatever became of its subtasks."
             if why == "above"
             else f"Task {task_id} comes after task {other}, which ended in {status}. Retry that one; this one follows it."
+        )
+
+
+def _refuse_what_was_undone(task_id: UUID, ids: Sequence[UUID]) -> None:
+    for other, status in database.execute(sql.UNDONE, ids):
+        raise NotAllowedHere(
+            f"Task {task_id} cannot be retried: task {other} ended in {status}, and compensations of its subtasks were made. "
+            "What they undo cannot be gone on with; call the task again."
         )
 
 

@@ -21,7 +21,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connections, reset_queries
 
-from cq import codec, current, database, engine, outcome, registry, states, unique
+from cq import codec, current, database, engine, members, outcome, registry, states, unique
 from cq.conf import conf
 from cq.definition import Definition
 from cq.engine import Finished
@@ -204,7 +204,10 @@ class _Attempt:
         if not task.pass_result:
             args, kwargs = codec.recall(task.args, task.kwargs)
             return (*first, *args), kwargs
-        before, args, kwargs = codec.recall(task.previous_result or "null", task.args, task.kwargs)
+        result = task.previous_result
+        if result == members.ELSEWHERE and task.previous_id is not None:
+            result = members.read(task.previous_id)
+        before, args, kwargs = codec.recall(result or "null", task.args, task.kwargs)
         return (*first, before, *args), kwargs
 
     def _conclude(self, result: Any) -> Outcome:

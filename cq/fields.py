@@ -73,7 +73,8 @@ class ResultAttribute(EncodedAttribute):
     def __get__(self, instance: Any, cls: Any = None) -> Any:
         if instance is not None and instance.__dict__.get("status", Status.SUCCESS) not in HAS_RESULT:
             return None
-        return super().__get__(instance, cls)
+        value = super().__get__(instance, cls)
+        return instance.result_from_below() if value is None and instance is not None else value
 
 
 class ResultField(EncodedField):

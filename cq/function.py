@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 
 from cq import current, direct, engine, registry
 from cq.call import Arguments, Call, as_args, call_of
+from cq.compose import Single
 from cq.conf import conf
 from cq.definition import Definition, define, encode
 from cq.engine import Row
@@ -22,6 +23,7 @@ from cq.models.task import place
 from cq.new import NewTask
 from cq.options import check_call_options
 from cq.serial import drain
+from cq.signature import Signature
 
 
 class TaskFunction:
@@ -47,6 +49,10 @@ class TaskFunction:
     def using(self, **options: Any) -> TaskFunction:
         """Return this function with options for its calls; `InvalidOption` for what only the decorator takes."""
         return TaskFunction(self.definition, {**self.options, **check_call_options(options)})
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """Return this call as a value, to be put into `chain`, `group` and `chord`."""
+        return Signature(Single(Call(self.definition, args, kwargs, self.options)))
 
     def delay(self, *args: Any, **kwargs: Any) -> Task:
         """Make a task of this call, in the caller's transaction; workers hear of it when that commits."""
@@ -136,6 +142,9 @@ def task(
     limit: int | None = None,
     rate: str | None = None,
     on_lost: str = "retry",
+    fail_fast: bool = False,
+    ignore_failures: bool = False,
+    compensate: TaskFunction | None = None,
 ) -> Callable[[Callable[..., Any]], TaskFunction]: ...
 def task(name: Any = None, **options: Any) -> Any:
     """Make a task function of a function at the top level of a module; its first argument is the running task.
@@ -149,7 +158,10 @@ def task(name: Any = None, **options: Any) -> Any:
     `f(*args, **kwargs) -> str`: while one with this key is unfinished, `delay` returns that one), `key`
     (`f(*args, **kwargs) -> str`: what `limit`, `rate` and fairness are counted by; default: the name), `limit` (so many
     bodies of one key at once), `rate` ("10/m": so many starts of one key in any minute; s, m, h, d), `on_lost` ("retry", or
-    "fail": an attempt whose worker died or was stopped is not repeated). `InvalidOption` says what is wrong with a value or a function.
+    "fail": an attempt whose worker died or was stopped is not repeated), `fail_fast` (its first subtask that does not succeed
+    stops the others), `ignore_failures` (however its subtasks end, it succeeds), `compensate` (a task function
+    `refund(cqt, task_id, result)` that undoes this one if it was a subtask and its parent did not succeed). `InvalidOption` says what
+    is wrong with a value or a function.
     """
     if isinstance(name, str) or name is None:
         return functools.partial(_decorate, name=name, **options)
@@ -172,6 +184,9 @@ _OPTIONS: Mapping[str, Any] = {
     "limit": None,
     "rate": None,
     "on_lost": "retry",
+    "fail_fast": False,
+    "ignore_failures": False,
+    "compensate": None,
 }
 
 

@@ -10,6 +10,9 @@ from uuid import UUID
 from cq.ids import uuid7
 from cq.keys import Rate
 
+# The name of a row without a body: its members are its subtasks. No function can have it.
+GROUP = "cq.group"
+
 
 @dataclass(slots=True)
 class NewTask:
@@ -42,6 +45,22 @@ class NewTask:
     key_limit: int | None = None
     rate: Rate | None = None
     is_coroutine: bool = False
+    fail_fast: bool = False
+    ignore_failures: bool = False
+    # What undoes it, without id and arguments, as it is stored.
+    compensate: dict[str, Any] | None = None
+    # In a composition: where it hangs, and its place among the members of its group.
+    workflow_id: UUID | None = None
+    depth: int | None = None
+    member: int | None = None
+    is_empty: bool = False
+    # The task for whose failing end this is kept.
+    errorback_of: UUID | None = None
+
+    @property
+    def is_group(self) -> bool:
+        """Say whether it has no body of its own."""
+        return self.name == GROUP
 
     @property
     def is_plain(self) -> bool:
@@ -51,7 +70,34 @@ class NewTask:
     @property
     def has_rules(self) -> bool:
         """Say whether it may have to wait for others, or end unstarted, or unrepeated."""
-        return self.key is not None or self.unique_key is not None or self.expires is not None or self.at_most_once
+        return (
+            self.key is not None
+            or self.unique_key is not None
+            or self.expires is not None
+            or self.at_most_once
+            or self.judges
+            or self.compensate is not None
+        )
+
+    @property
+    def judges(self) -> bool:
+        """Say whether it has a say of its own in what its subtasks' ends mean."""
+        return self.fail_fast or self.ignore_failures
+
+    @property
+    def is_composed(self) -> bool:
+        """Say whether it belongs to a composition, or is kept for a failing end."""
+        return self.depth is not None or self.member is not None or self.is_group or self.errorback_of is not None
+
+    def _place(self) -> dict[str, Any]:
+        return {
+            "workflow_id": self.workflow_id and str(self.workflow_id),
+            "depth": self.depth,
+            "member": self.member,
+            "is_empty": self.is_empty,
+            "errorback_of": self.errorback_of and str(self.errorback_of),
+            "result_ttl": self.result_ttl,
+        }
 
     def _rules(self) -> dict[str, Any]:
         return {
@@ -63,6 +109,9 @@ class NewTask:
             "rate_starts": self.rate and self.rate.starts,
             "rate_seconds": self.rate and self.rate.seconds,
             "is_coroutine": self.is_coroutine,
+            "fail_fast": self.fail_fast,
+            "ignore_failures": self.ignore_failures,
+            "compensate": self.compensate,
             "result_ttl": self.result_ttl,
             "held": self.held,
         }
@@ -87,6 +136,7 @@ class NewTask:
                 "created_by": self.created_by,
                 "subject": self.subject,
                 **(self._rules() if self.has_rules else {}),
+                **(self._place() if self.is_composed else {}),
             }
         )
         return f'{plain[:-1]}, "args": {self.args}, "kwargs": {self.kwargs}}}'

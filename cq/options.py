@@ -204,6 +204,8 @@ CALL_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
     "limit": check_limit,
     "rate": check_rate,
     "on_lost": check_on_lost,
+    "fail_fast": check_flag("fail_fast"),
+    "ignore_failures": check_flag("ignore_failures"),
     "created_by": check_instance("created_by"),
     "subject": check_instance("subject"),
     "submit": check_flag("submit"),
@@ -211,7 +213,7 @@ CALL_OPTIONS: Mapping[str, Callable[[Any], Any]] = {
 # Those that stay with the row as data; the others have columns of their own.
 KEPT = ("retries", "backoff", "timeout")
 # What only the decorator takes, because the value is code.
-CODE_OPTIONS = ("name", "takes_task", "atomic", "retry_exceptions", "unique")
+CODE_OPTIONS = ("name", "takes_task", "atomic", "retry_exceptions", "unique", "compensate")
 
 
 def check_call_options(options: Mapping[str, Any]) -> dict[str, Any]:

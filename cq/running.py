@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -18,8 +19,9 @@ from asgiref.sync import sync_to_async
 
 from cq import codec, engine, unique
 from cq.call import Arguments, Callee, call_of
+from cq.compose import Part, Place, check_options, compose
 from cq.conf import conf
-from cq.exceptions import NotAllowedHere, ReturnedForeignTask, TaskFinished, TooLarge
+from cq.exceptions import InvalidArguments, NotAllowedHere, ReturnedForeignTask, TaskFinished, TooLarge
 from cq.interruption import Interruption
 from cq.journal import Duration, Journal
 from cq.models import Task
@@ -107,7 +109,20 @@ class RunningTask:
 
         `UniqueConflict` if a task that has not ended has its unique key; a coroutine may fail with it at its end instead.
         """
+        if isinstance(part := getattr(func, "part", None), Part):
+            return self._compose(part, args, kwargs, options)
         return self._add(call_of(func, args, kwargs, options).subtask(), self.id, self.depth + 1)
+
+    def _compose(
+        self, part: Part, args: Arguments, kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
+    ) -> Task:
+        if args or kwargs:
+            raise InvalidArguments(f"A signature has its arguments; {args!r} and {kwargs!r} are too much.")
+        given = {**part.options, **check_options(part, options)}
+        composed = compose(replace(part, options=given), Place(parent_id=self.id, depth=self.depth + 1))
+        self._refuse_conflicts([new for new in composed.rows if new.unique_key is not None])
+        made = {new.id: self._keep(new, new.parent_id, new.depth or 0) for new in composed.rows}
+        return made[composed.carrier.id]
 
     def subtask_many(self, func: Callee, many: Iterable[Arguments], **options: Any) -> list[Task]:
         """Make a subtask for each of these arguments."""
@@ -127,6 +142,15 @@ class RunningTask:
         """Run another task after this one and its subtasks have ended."""
         new = call_of(func, args, kwargs, options).successor(self.id, force_chain=force_chain, pass_result=pass_result)
         return self._add(new, self.parent_id, self.depth)
+
+    def errorback(self, func: Callee, args: Arguments = (), kwargs: Mapping[str, Any] | None = None) -> RunningTask:
+        """Call this if a subtask of this task fails after its body has returned; return the task itself."""
+        self.add_errorback(call_of(func, args, kwargs, {}).errorback(self.id))
+        return self
+
+    def add_errorback(self, new: NewTask) -> None:
+        """Keep what is to be called when this task, or one that was made here, fails."""
+        self._add(new, None, 0)
 
     def add_successor(self, new: NewTask, before: Task) -> Task:
         """Put a task behind one that was made here; it has the same parent."""

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from cq import database, notifier, sql
+from cq import compensate, database, notifier, sql
 from cq.failpoints import failpoint
-from cq.states import TERMINAL, Status
+from cq.states import TERMINAL, UNSUCCESSFUL, Status
 
 FIRST = UUID(int=0)
 BATCH = 200
@@ -72,24 +72,45 @@ def settle(ids: Sequence[UUID]) -> Settled:
     """Settle these tasks, as far as nobody else is on them: look and what follows from it are true together."""
     settled = Settled()
     with database.read_committed():
-        locked = {task_id: Status(status) for task_id, status in database.execute(sql.SETTLE_LOCK, list(ids))}
+        found = database.execute(sql.SETTLE_LOCK, list(ids))
+        locked = {task_id: Status(status) for task_id, status, _, _ in found}
         failpoint("settle.locked")
         database.execute(sql.SETTLE_TAKE, list(locked), list(ids))
         failpoint("settle.taken")
-        _end_parents([task_id for task_id, status in locked.items() if status == Status.WAITING], settled)
+        _stop_at_a_failure([task_id for task_id, _, fail_fast, _ in found if fail_fast], settled)
+        ended = _end_parents([task_id for task_id, status in locked.items() if status == Status.WAITING], settled)
         _resume_suspended([task_id for task_id, status in locked.items() if status == Status.SUSPENDED], settled)
         failpoint("settle.looked")
-        over = [*settled.ended, *(task_id for task_id, status in locked.items() if status in TERMINAL)]
-        _carry_revokes_down([task_id for task_id in over if locked[task_id] == Status.REVOKED], settled)
-        _release_successors(over, settled)
+        over = {task_id: status for task_id, status in locked.items() if status in TERMINAL} | ended
+        _carry_revokes_down([task_id for task_id, status in over.items() if status == Status.REVOKED], settled)
+        undoing = _answer_failures([task_id for task_id, status in over.items() if status in UNSUCCESSFUL], settled)
+        # A group that is not to run is skipped after all below it: that is looked at from what it follows.
+        before_groups = [previous_id for *_, previous_id in found if previous_id is not None]
+        _release_successors([*over, *undoing, *before_groups], settled)
         failpoint("settle.before_commit")
     failpoint("settle.after_commit")
     return settled
 
 
-def _end_parents(ids: Sequence[UUID], settled: Settled) -> None:
+def _stop_at_a_failure(ids: Sequence[UUID], settled: Settled) -> None:
     if ids:
-        settled.ended += [task_id for (task_id,) in database.execute(sql.SETTLE_END, ids)]
+        settled.ended += [task_id for (task_id,) in database.execute(sql.SETTLE_FAIL_FAST, ids)]
+
+
+def _end_parents(ids: Sequence[UUID], settled: Settled) -> dict[UUID, Status]:
+    ended = {task_id: Status(status) for task_id, status in database.execute(sql.SETTLE_END, ids)} if ids else {}
+    settled.ended += ended
+    return ended
+
+
+def _answer_failures(ids: Sequence[UUID], settled: Settled) -> list[UUID]:
+    """Call the errorbacks that came too late for the failing transaction; have undone what had succeeded below, and say behind which
+    tasks that begins: there is something to be released.
+    """
+    if not ids:
+        return []
+    settled.queues.update(queue for (queue,) in database.execute(sql.SETTLE_ERRORBACKS, ids, ids))
+    return compensate.make(ids)
 
 
 def _resume_suspended(ids: Sequence[UUID], settled: Settled) -> None:

@@ -10,6 +10,7 @@ Rules that all of them keep, under READ COMMITTED, where each statement sees wha
 """
 
 from cq import states
+from cq.new import GROUP
 from cq.states import sql_list
 
 NOW = "statement_timestamp()"
@@ -29,13 +30,15 @@ _GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
     id uuid, name text, queue text, priority smallint, run_after timestamptz, delay float8,
     parent_id uuid, previous_id uuid, maker_id uuid, maker_claims int, force_chain boolean, pass_result boolean,
     options jsonb, created_by text, subject text, args jsonb, kwargs jsonb, expires float8, at_most_once boolean,
-    unique_key text, key text, key_limit int, rate_starts int, rate_seconds int, is_coroutine boolean)"""
-_GIVEN_ROOTS = f"{_GIVEN[:-1]}, result_ttl int, held boolean)"
+    unique_key text, key text, key_limit int, rate_starts int, rate_seconds int, is_coroutine boolean,
+    fail_fast boolean, ignore_failures boolean, compensate jsonb,
+    workflow_id uuid, depth int, member int, is_empty boolean, errorback_of uuid, result_ttl int, held boolean)"""
 _COLUMNS = """id, name, queue, priority, delay, parent_id, previous_id, force_chain, pass_result,
     options, created_by, subject, args, kwargs, expires, at_most_once, unique_key, key, key_limit, rate_starts, rate_seconds,
-    is_coroutine, admitted, workflow_id, depth, run_after, start_by, status, finished_at, reason"""
+    is_coroutine, admitted, fail_fast, ignore_failures, compensate,
+    workflow_id, depth, run_after, start_by, status, finished_at, reason"""
 _RULES = """d.expires, coalesce(d.at_most_once, false), d.unique_key, d.key, d.key_limit, d.rate_starts, d.rate_seconds,
-    coalesce(d.is_coroutine, false), d.key IS NULL"""
+    coalesce(d.is_coroutine, false), d.key IS NULL, coalesce(d.fail_fast, false), coalesce(d.ignore_failures, false), d.compensate"""
 _ALIKE_RULES = _RULES.replace("d.key,", "coalesce(given.key, d.key),").replace(
     "d.key IS NULL", "coalesce(given.key, d.key) IS NULL"
 )
@@ -58,7 +61,7 @@ _SKIPPED = "Its predecessor did not succeed."
 # When a successor is due, and what becomes of it.
 _RELEASED_DUE = f"GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0'))"
 _RELEASE = f"""
-    status = CASE WHEN NOT runs THEN '{states.SKIP.target}' ELSE {_QUEUED_OR_SCHEDULED} END,
+    status = CASE WHEN NOT runs THEN '{states.SKIP.target}' WHEN t.name = '{GROUP}' THEN 'WAITING' ELSE {_QUEUED_OR_SCHEDULED} END,
     run_after = due, start_by = due + make_interval(secs => t.expires),
     finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
 
@@ -70,11 +73,12 @@ WITH call AS MATERIALIZED (
            %s::smallint AS priority, %s::jsonb AS options, %s::text AS created_by, %s::text AS subject, %s::int AS result_ttl,
            %s::boolean AS held, %s::float8 AS expires, %s::boolean AS at_most_once, %s::text AS unique_key, %s::text AS key,
            %s::int AS key_limit, %s::int AS rate_starts, %s::int AS rate_seconds, %s::boolean AS is_coroutine,
+           %s::boolean AS fail_fast, %s::boolean AS ignore_failures, %s::jsonb AS compensate,
            %s::jsonb AS kwargs),
 inserted AS (
     INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
-                         key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
-                         run_after, start_by, status)
+                         key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted,
+                         fail_fast, ignore_failures, compensate, result_ttl, prune_after, delay, run_after, start_by, status)
     SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_ALIKE_RULES},
            d.result_ttl, CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, d.delay, due, {_START_BY},
            CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
@@ -99,12 +103,12 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, 'QUEUED') RETURNING created_at
 # that lists of the same keys do not wait for each other crosswise.
 ENQUEUE_UNIQUE = f"""
 INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
-                     key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
-                     run_after, start_by, status)
+                     key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted,
+                     fail_fast, ignore_failures, compensate, result_ttl, prune_after, delay, run_after, start_by, status)
 SELECT d.id, d.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
        CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, make_interval(secs => d.delay), due, {_START_BY},
        CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
-  FROM {_GIVEN_ROOTS}, LATERAL (SELECT {_DUE}) AS at(due)
+  FROM {_GIVEN}, LATERAL (SELECT {_DUE}) AS at(due)
     ON CONFLICT {_UNIQUE} DO NOTHING
 RETURNING id, status, run_after, created_at
 """
@@ -122,7 +126,7 @@ WITH what AS (SELECT %s::boolean AS arguments, %s::boolean AS dates),
 mine AS MATERIALIZED (
     SELECT t.id AS held_id, t.status AS was, t.key AS was_key, what.arguments AND NOT t.pass_result AS takes_arguments,
            what.dates AS takes_dates, due, d.*
-      FROM what, {_GIVEN_ROOTS} JOIN cq_task t ON t.name = d.name AND t.unique_key = d.unique_key,
+      FROM what, {_GIVEN} JOIN cq_task t ON t.name = d.name AND t.unique_key = d.unique_key,
            LATERAL (SELECT {_DUE}) AS at(due)
      WHERE t.status IN ('PENDING', 'SCHEDULED', 'QUEUED') AND t.attempt = 0 ORDER BY t.id FOR NO KEY UPDATE OF t),
 decided AS MATERIALIZED (
@@ -212,22 +216,49 @@ RETURNING created_at, run_after, workflow_id
 
 # Insert what bodies have made (subtasks, siblings, chains on them), in the transaction that ends the body; nothing if the
 # maker has been overtaken. A sibling asks for its parent to be settled: if that one was revoked, the revoke goes down to it.
+_HAS_MAKER = "maker.id = d.maker_id AND maker.claims = d.maker_claims AND maker.status IN ('WAITING', 'SUCCESS')"
+# A group has no body: it waits for its members from the start, or succeeds without any.
+_COMPOSED = f"""CASE WHEN d.previous_id IS NOT NULL THEN 'PENDING' WHEN d.is_empty THEN 'SUCCESS' WHEN d.name = '{GROUP}' THEN 'WAITING'
+    ELSE {_QUEUED_OR_SCHEDULED} END"""
+_BODILESS = f"d.member, CASE WHEN d.name = '{GROUP}' THEN 'success' END"
 ENQUEUE_MADE = f"""
 WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
 inserted AS (
-    INSERT INTO cq_task ({_COLUMNS})
-    SELECT {_PLAIN}, coalesce(above.workflow_id, above.id, maker.workflow_id, maker.id), coalesce(above.depth + 1, 0), due, {_START_BY},
-           CASE WHEN d.previous_id IS NOT NULL THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END, NULL, NULL
-      FROM d JOIN cq_task maker ON maker.id = d.maker_id AND maker.claims = d.maker_claims
-                 AND maker.status IN ('WAITING', 'SUCCESS')
-           LEFT JOIN cq_task above ON above.id = d.parent_id,
-           LATERAL (SELECT {_DUE}) AS at(due)
+    INSERT INTO cq_task ({_COLUMNS}, member, outcome)
+    SELECT {_PLAIN}, coalesce(above.workflow_id, above.id, maker.workflow_id, maker.id), coalesce(above.depth + 1, d.depth, 0), due,
+           {_START_BY}, as_made, CASE WHEN as_made = 'SUCCESS' THEN {NOW} END, NULL, {_BODILESS}
+      FROM d JOIN cq_task maker ON {_HAS_MAKER} LEFT JOIN cq_task above ON above.id = d.parent_id,
+           LATERAL (SELECT {_DUE}) AS at(due), LATERAL (SELECT {_COMPOSED}) AS decided(as_made)
+     WHERE d.errorback_of IS NULL
     ON CONFLICT (id) DO NOTHING
     RETURNING id, status, queue, parent_id),
+kept AS (
+    INSERT INTO cq_errorback (task_id, spec)
+    SELECT d.errorback_of, to_jsonb(d) FROM d JOIN cq_task maker ON {_HAS_MAKER} WHERE d.errorback_of IS NOT NULL),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
-    SELECT DISTINCT d.parent_id FROM inserted JOIN d USING (id) WHERE d.parent_id <> d.maker_id)
-SELECT DISTINCT queue FROM inserted WHERE status <> 'PENDING'
+    SELECT d.parent_id FROM inserted JOIN d USING (id) WHERE d.parent_id <> d.maker_id
+    UNION SELECT id FROM inserted WHERE status = 'SUCCESS')
+SELECT DISTINCT queue FROM inserted WHERE status IN ('QUEUED', 'SCHEDULED')
+"""
+
+# Insert a composition: tasks that refer to each other, and to no others but those that the inserter has locked.
+ENQUEUE_COMPOSED = f"""
+WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
+inserted AS (
+    INSERT INTO cq_task ({_COLUMNS}, member, outcome, result_ttl, prune_after)
+    SELECT {_PLAIN}, d.workflow_id, coalesce(d.depth, 0), due, {_START_BY}, as_made, CASE WHEN as_made = 'SUCCESS' THEN {NOW} END,
+           NULL, {_BODILESS}, d.result_ttl, CASE WHEN as_made = 'SUCCESS' THEN {NOW} + make_interval(secs => d.result_ttl) END
+      FROM d, LATERAL (SELECT {_DUE}) AS at(due), LATERAL (SELECT {_COMPOSED}) AS decided(as_made)
+     WHERE d.errorback_of IS NULL
+    RETURNING {_INSERTED}),
+kept AS (
+    INSERT INTO cq_errorback (task_id, spec) SELECT d.errorback_of, to_jsonb(d) FROM d WHERE d.errorback_of IS NOT NULL),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM inserted WHERE status = 'SUCCESS'
+    UNION SELECT parent_id FROM inserted WHERE status = 'SUCCESS' AND parent_id IS NOT NULL)
+SELECT {_INSERTED} FROM inserted WHERE id = ANY(%s::uuid[])
 """
 
 # A list of outcomes does not wait long for whoever is just making a task with the unique key of one that they leave.
@@ -235,9 +266,13 @@ SHORT_WAIT = "SET LOCAL lock_timeout = '10ms'"
 
 # Make a chain that the body itself has enqueued its subtask.
 ADOPT = """
-UPDATE cq_task t SET parent_id = maker.id, workflow_id = coalesce(maker.workflow_id, maker.id), depth = maker.depth + 1,
-       result_ttl = NULL, prune_after = NULL
-  FROM cq_task maker WHERE maker.id = %s AND t.id = ANY(%s::uuid[]) AND t.parent_id IS NULL
+WITH maker AS MATERIALIZED (
+    SELECT id, coalesce(workflow_id, id) AS workflow_id, depth + 1 AS below, %s::uuid[] AS ids FROM cq_task WHERE id = %s),
+members AS (
+    UPDATE cq_task t SET workflow_id = maker.workflow_id, depth = t.depth + maker.below
+      FROM maker WHERE t.workflow_id = ANY(maker.ids) AND t.parent_id IS NOT NULL)
+UPDATE cq_task t SET parent_id = maker.id, workflow_id = maker.workflow_id, depth = maker.below, result_ttl = NULL, prune_after = NULL
+  FROM maker WHERE t.id = ANY(maker.ids) AND t.parent_id IS NULL
 RETURNING t.id
 """
 
@@ -277,6 +312,8 @@ _IS_IN_TIME = f"(start_by IS NULL OR start_by > {NOW} OR attempt > 0)"
 _BEST = "priority DESC, run_after, id"
 _IS_ALIVE = f"w.lease_until > {NOW}"
 
+# Is a task's result to be read from the members of a group? Then a claim gives an empty text in its place.
+_IS_BELOW = f"({{t}}.name = '{GROUP}' OR {{t}}.result IS NULL AND {{t}}.result_of_id IS NOT NULL)"
 # Take the best ready tasks of one queue for a living process.
 _CLAIM = f"""
 WITH me AS MATERIALIZED (
@@ -293,7 +330,9 @@ UPDATE cq_task t
          ORDER BY {_BEST} LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
-    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END, t.key,
+    CASE WHEN t.pass_result THEN (
+        SELECT CASE WHEN {_IS_BELOW.format(t="before")} THEN '' ELSE before.result::text END
+          FROM cq_task before WHERE before.id = t.previous_id) END, t.key,
     extract(epoch FROM {LATER} - t.run_after)::float8, t.at_most_once
 """
 # Those under which no process has died …
@@ -399,6 +438,10 @@ SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM as
 SUSPEND = _SUSPEND.format(skip_locked="SKIP LOCKED", or_fail="")
 SUSPEND_OWN = _SUSPEND.format(skip_locked="", or_fail=_OR_FAIL)
 
+# A group that is not to run ends when all below it has: its members are skipped one by one, and what is forced behind them runs.
+_HELD = f"""(n.name = '{GROUP}' AND NOT n.force_chain
+    AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = n.id AND c.status IN ({_UNFINISHED})))"""
+
 # What follows at once from bodies that have ended, while the swap still holds their rows: release or skip their successors. Those
 # that somebody has locked are asked for. After the swap, with a newer snapshot: whoever chains onto one of them concurrently
 # leaves a request of his own. In a body's transaction of a higher level, which cannot see him, it is asked for in any case.
@@ -407,16 +450,18 @@ WITH after AS MATERIALIZED (
     SELECT n.id, n.previous_id, before.status = 'SUCCESS' OR n.force_chain AS runs, {_RELEASED_DUE} AS due
       FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
      WHERE n.previous_id = ANY(%s::uuid[]) AND n.status = 'PENDING' AND before.status IN ({_ENDED_BY_ITSELF})
+       AND NOT (before.status <> 'SUCCESS' AND {_HELD})
      LIMIT 1000),
 free AS MATERIALIZED (
     SELECT id FROM cq_task WHERE id = ANY(ARRAY(SELECT id FROM after)) AND status IN ({states.RELEASE.guard})
        FOR NO KEY UPDATE SKIP LOCKED),
 moved AS (
     UPDATE cq_task t SET {_RELEASE} FROM after JOIN free USING (id) WHERE t.id = after.id
-    RETURNING t.id, t.status, t.queue),
+    RETURNING t.id, t.parent_id, t.status, t.queue),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
-    SELECT id FROM moved WHERE status = 'SKIPPED'
+    SELECT id FROM moved WHERE status IN ('SKIPPED', 'WAITING')
+    UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL
     UNION SELECT previous_id FROM after WHERE NOT id = ANY(ARRAY(SELECT id FROM moved)) OR 1000 = (SELECT count(*) FROM after)
     UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
     RETURNING task_id)
@@ -467,7 +512,10 @@ SELECT task_id FROM asked WHERE task_id IS NOT NULL
 """
 
 # Lock the tasks to be settled; somebody else is on those that are missing, and their requests stay.
-SETTLE_LOCK = "SELECT id, status FROM cq_task WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+SETTLE_LOCK = f"""
+SELECT id, status, fail_fast, CASE WHEN name = '{GROUP}' AND status = 'PENDING' THEN previous_id END
+  FROM cq_task WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+"""
 
 # Delete their requests, and those of tasks that are gone. BEFORE looking: a request that comes later makes another look.
 SETTLE_TAKE = """
@@ -484,14 +532,90 @@ WITH ended AS (
            result = CASE WHEN t.result_of_id IS NULL THEN t.result
                          ELSE (SELECT r.result FROM cq_task r WHERE r.id = t.result_of_id) END,
            reason = CASE WHEN NOT fine THEN 'Not all of its subtasks succeeded.' END
-      FROM (SELECT w.id, NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL})) AS fine
+      FROM (SELECT w.id, w.ignore_failures
+                      OR NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL})) AS fine
               FROM cq_task w
              WHERE w.id = ANY(%s::uuid[]) AND w.status IN ({states.FALL_SHORT.guard})
                AND NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNFINISHED}))) AS judged
      WHERE t.id = judged.id
-    RETURNING t.id, t.parent_id),
+    RETURNING t.id, t.parent_id, t.status),
 asked AS (INSERT INTO cq_settlerequest (task_id) SELECT DISTINCT parent_id FROM ended WHERE parent_id IS NOT NULL)
-SELECT id FROM ended
+SELECT id, status FROM ended
+"""
+
+# Revoke what is unfinished below parents that want that at the first failure; ask again where somebody had one of them locked,
+# or they were too many for one round.
+SETTLE_FAIL_FAST = f"""
+WITH above AS MATERIALIZED (
+    SELECT w.id FROM cq_task w WHERE w.id = ANY(%s::uuid[]) AND w.status = 'WAITING' AND w.fail_fast
+       AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL}))),
+revoked AS (
+    UPDATE cq_task t
+       SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, reason = 'Another subtask of its parent failed.',
+           outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
+           ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END
+     WHERE t.id = ANY(ARRAY(
+            SELECT id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard})
+             LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+    RETURNING t.id, t.parent_id),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM revoked
+    UNION SELECT parent_id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({_UNFINISHED}))
+SELECT id FROM revoked
+"""
+
+# Which subtasks are to be undone, now that nothing below these parents runs any more? The last one to succeed comes first. Marks
+# the parents: it happens once, and forbids to reopen them.
+SETTLE_COMPENSATE = f"""
+WITH marked AS (
+    UPDATE cq_task p SET compensated = true
+     WHERE p.id = ANY(%s::uuid[]) AND p.status IN ({_UNSUCCESSFUL}) AND NOT p.compensated
+       AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = p.id AND c.compensate IS NOT NULL AND c.status = 'SUCCESS')
+       AND NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = p.id AND c.status IN ({_UNFINISHED}))
+    RETURNING p.id, p.status, coalesce(p.workflow_id, p.id) AS workflow_id)
+SELECT CASE WHEN marked.status = 'REVOKED' THEN c.id ELSE marked.id END, marked.id, marked.workflow_id, c.id, c.compensate::text,
+       CASE WHEN {_IS_BELOW.format(t="c")} THEN '' ELSE coalesce(c.result::text, 'null') END
+  FROM marked JOIN cq_task c ON c.parent_id = marked.id AND c.compensate IS NOT NULL AND c.status = 'SUCCESS'
+ ORDER BY marked.id, c.finished_at DESC, c.id DESC
+"""
+
+# After these ends errorbacks are called.
+_CALLS_ERRORBACKS = sql_list(
+    frozenset({states.FAIL.target, states.FALL_SHORT.target, states.LOSE.target, states.EXPIRE.target})
+)
+# Keep what is to be called when a task fails; no row: it is gone. Its end may be on the way: that is what the request is for.
+KEEP_ERRORBACK = f"""
+WITH failing AS MATERIALIZED (SELECT id, status IN ({_CALLS_ERRORBACKS}) AS has_failed FROM cq_task WHERE id = %s FOR KEY SHARE),
+kept AS (INSERT INTO cq_errorback (task_id, spec) SELECT id, %s::jsonb FROM failing),
+asked AS (INSERT INTO cq_settlerequest (task_id) SELECT id FROM failing)
+SELECT has_failed FROM failing
+"""
+# Call what has not been called yet (see the migration, where a trigger does the same in the failing transaction) …
+CALL_ERRORBACKS = "SELECT cq_call_errorbacks(%s)"
+# … and name the queues in which errorbacks of these are ready, whoever has called them.
+SETTLE_ERRORBACKS = f"""
+SELECT cq_call_errorbacks(t.id) FROM cq_task t
+ WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_CALLS_ERRORBACKS})
+   AND EXISTS (SELECT 1 FROM cq_errorback e WHERE e.task_id = t.id AND NOT e.called)
+UNION
+SELECT n.queue FROM cq_task n
+ WHERE n.status = 'QUEUED'
+   AND n.id = ANY(ARRAY(SELECT (e.spec ->> 'id')::uuid FROM cq_errorback e WHERE e.task_id = ANY(%s::uuid[]) AND e.called))
+"""
+
+# What stands below a task whose result is a group's: the members of the group, of groups among them, and what was returned.
+MEMBERS = f"""
+WITH RECURSIVE found AS (
+    SELECT id, name, status, parent_id, member, result, result_of_id, coalesce(reason, error) AS error FROM cq_task WHERE id = %s
+    UNION ALL
+    SELECT below.* FROM found, LATERAL (
+        SELECT m.id, m.name, m.status, m.parent_id, m.member, m.result, m.result_of_id, coalesce(m.reason, m.error) FROM cq_task m
+         WHERE found.name = '{GROUP}' AND m.parent_id = found.id AND m.parent_id IS NOT NULL AND m.member IS NOT NULL
+        UNION ALL
+        SELECT r.id, r.name, r.status, r.parent_id, r.member, r.result, r.result_of_id, coalesce(r.reason, r.error) FROM cq_task r
+         WHERE found.name <> '{GROUP}' AND found.result IS NULL AND r.id = found.result_of_id) AS below)
+SELECT id, name = '{GROUP}', status, parent_id, member, result::text, result_of_id, error FROM found
 """
 
 # Carry a revoke one level down: to unfinished subtasks, and to successors that were there when it came.
@@ -532,10 +656,10 @@ WITH RECURSIVE walk AS (
     SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs
       FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
      WHERE n.previous_id = ANY(%s::uuid[]) AND n.status IN ({states.RELEASE.guard}) AND before.status IN ({_TERMINAL})
-       AND (before.status <> 'REVOKED' OR n.created_at >= before.finished_at)
+       AND (before.status <> 'REVOKED' OR n.created_at >= before.finished_at) AND NOT (before.status <> 'SUCCESS' AND {_HELD})
     UNION ALL
     SELECT n.id, n.force_chain FROM walk JOIN cq_task n ON n.previous_id = walk.id
-     WHERE NOT walk.runs AND n.status IN ({states.RELEASE.guard})),
+     WHERE NOT walk.runs AND n.status IN ({states.RELEASE.guard}) AND NOT {_HELD}),
 near AS MATERIALIZED (SELECT * FROM walk LIMIT 1000),
 free AS MATERIALIZED (
     SELECT n.id, n.previous_id, near.runs, {_RELEASED_DUE} AS due FROM near JOIN cq_task n USING (id)
@@ -551,6 +675,7 @@ asked AS (
     INSERT INTO cq_settlerequest (task_id)
     SELECT s.id FROM sure s WHERE NOT s.runs AND EXISTS (
         SELECT 1 FROM cq_task n WHERE n.previous_id = s.id AND n.status = 'PENDING' AND NOT n.id IN (SELECT id FROM sure))
+    UNION SELECT id FROM moved WHERE status = 'WAITING'
     UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
 SELECT id, status, queue FROM moved
 """
@@ -567,7 +692,8 @@ RETURNING t.queue
 SETTLE_AGAIN = f"""
 INSERT INTO cq_settlerequest (task_id)
 SELECT t.id FROM cq_task t WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_TERMINAL})
-   AND (EXISTS (SELECT 1 FROM cq_task n WHERE n.previous_id = t.id AND n.status = 'PENDING')
+   AND (EXISTS (SELECT 1 FROM cq_task n WHERE n.previous_id = t.id AND n.status = 'PENDING'
+                   AND NOT (t.status NOT IN ('SUCCESS', 'REVOKED') AND {_HELD}))
      OR EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = t.id AND c.status IN ({_UNFINISHED})))
 """
 
@@ -889,6 +1015,9 @@ SELECT 'before', before.id, before.status FROM cq_task t JOIN cq_task before ON 
    AND before.status IN ({_UNSUCCESSFUL}) AND (before.status = 'REVOKED' OR NOT t.force_chain)
 """
 
+# Which of these were undone below? They cannot be reopened.
+UNDONE = "SELECT id, status FROM cq_task WHERE id = ANY(%s::uuid[]) AND compensated"
+
 # Reopen tasks: bodies that had not returned run again, with fresh budgets; the others wait for what is below or before them.
 REOPEN = f"""
 WITH chosen AS MATERIALIZED (SELECT * FROM unnest(%s::uuid[], %s::text[]) AS c(id, target)),
@@ -1204,7 +1333,7 @@ UPDATE cq_task t SET prune_after = coalesce(g.until, {NOW} + make_interval(secs 
 # Remove what belongs to the tasks of workflows …
 PRUNE_RECORDS = tuple(
     statement
-    for table in ("cq_pastattempt", "cq_step", "cq_event")
+    for table in ("cq_pastattempt", "cq_errorback", "cq_step", "cq_event")
     for statement in (
         f"DELETE FROM {table} r USING cq_task t WHERE t.workflow_id = ANY(%s::uuid[]) AND r.task_id = t.id",
         f"DELETE FROM {table} WHERE task_id = ANY(%s::uuid[])",
@@ -1275,5 +1404,6 @@ SELECT starts + admitted, look_at FROM ({_BEGUN.format(keys="SELECT %s::text AS 
 # What are the next calls whose bodies have yet to run? Page by page in the order of ids: no cursor stays open.
 STORED_CALLS = f"""
 SELECT id, name, queue, args::text, kwargs::text, pass_result, status = 'PENDING' AND previous_id IS NULL FROM cq_task
- WHERE id > %s AND status IN ({sql_list(states.UNFINISHED - {states.Status.RUNNING, states.Status.WAITING})}) ORDER BY id LIMIT %s
+ WHERE id > %s AND name <> '{GROUP}'
+   AND status IN ({sql_list(states.UNFINISHED - {states.Status.RUNNING, states.Status.WAITING})}) ORDER BY id LIMIT %s
 """

@@ -92,7 +92,7 @@ def _transition(name: str, sources: set[Status] | frozenset[Status], *targets: S
     return Transition(name, frozenset(sources), frozenset(targets))
 
 
-# A call. Rolled back with the caller's transaction: then it never existed.
+# A call. Rolled back with the caller's transaction: then it never existed. WAITING is for a group, SUCCESS for one of nothing.
 ENQUEUE = _transition(
     "enqueue",
     set(),
@@ -100,6 +100,7 @@ ENQUEUE = _transition(
     Status.SCHEDULED,
     Status.QUEUED,
     Status.WAITING,
+    Status.SUCCESS,
     Status.SKIPPED,
 )
 # The predecessor ended well (or the chain is forced), or `submit()` was called. WAITING is for a group, which has no body.

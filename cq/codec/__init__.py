@@ -9,10 +9,22 @@ from typing import Any
 
 from cq.codec.decoding import loads
 from cq.codec.encoding import dumps
+from cq.codec.failed import FailedMember
 from cq.codec.format import ALLOWED, MAX_NESTING, TAG
 from cq.codec.references import ModelRef, Unreadable, resolve
 
-__all__ = ["ALLOWED", "MAX_NESTING", "TAG", "ModelRef", "Unreadable", "dumps", "loads", "recall", "resolve"]
+__all__ = [
+    "ALLOWED",
+    "MAX_NESTING",
+    "TAG",
+    "FailedMember",
+    "ModelRef",
+    "Unreadable",
+    "dumps",
+    "loads",
+    "recall",
+    "resolve",
+]
 
 
 def recall(*texts: str) -> list[Any]:

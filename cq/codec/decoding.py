@@ -11,10 +11,12 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
 from functools import partial
+from types import NoneType
 from typing import Any, TypeVar, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from cq.codec.failed import FailedMember
 from cq.codec.format import TAG
 from cq.codec.messages import show
 from cq.codec.references import ModelRef, Unreadable
@@ -106,6 +108,12 @@ def _model_ref(label: str, pk: Any, using: str) -> ModelRef:
     return ModelRef(label, pk, using)
 
 
+def _failed_member(task_id: UUID, status: str, error: str | None) -> FailedMember:
+    if not isinstance(task_id, UUID) or not isinstance(status, str) or not isinstance(error, (str, NoneType)):
+        raise TypeError("a failed member is an id, a status and a text")
+    return FailedMember(task_id, status, error)
+
+
 _MAKERS: dict[str, Callable[..., Any]] = {
     "dict": dict,
     "tuple": tuple,
@@ -122,4 +130,5 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "timedelta": timedelta,
     "enum": _enum,
     "model": _model_ref,
+    "failed": _failed_member,
 }

@@ -23,6 +23,7 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.functional import LazyObject, Promise, empty
 
 from cq.codec.decoding import find_enum
+from cq.codec.failed import FailedMember
 from cq.codec.format import MAX_NESTING, TAG
 from cq.codec.messages import hint_for, name_of, quote, show, step, too_large, type_name
 from cq.codec.plain import PLAIN_BITS, is_plain_float, plain_json, to_json
@@ -210,6 +211,9 @@ class _Tagging:
     def tag_reference(self, value: ModelRef) -> Any:
         return {TAG: ["model", self.tag_text(value.label), self.tag(value.pk), self.tag_text(value.using)]}
 
+    def tag_failed(self, value: FailedMember) -> Any:
+        return {TAG: ["failed", *map(self.tag, (value.task_id, value.status, value.error))]}
+
     def tag_unreadable(self, value: Unreadable) -> Any:
         return {key: self.tag(item) for key, item in value.stored.items()}
 
@@ -255,6 +259,7 @@ _TAGGERS: dict[type, Callable[[_Tagging, Any], Any]] = {
     Model: _Tagging.tag_instance,
     ModelRef: _Tagging.tag_reference,
     Unreadable: _Tagging.tag_unreadable,
+    FailedMember: _Tagging.tag_failed,
     Promise: _Tagging.tag_promise,
     LazyObject: _Tagging.tag_lazy,
     str: _Tagging.tag_text,

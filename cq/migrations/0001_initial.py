@@ -135,6 +135,10 @@ class Migration(migrations.Migration):
                 ("rate_seconds", models.IntegerField(null=True)),
                 ("admitted", models.BooleanField(db_default=True, default=True)),
                 ("is_coroutine", models.BooleanField(db_default=False, default=False)),
+                ("fail_fast", models.BooleanField(db_default=False, default=False)),
+                ("ignore_failures", models.BooleanField(db_default=False, default=False)),
+                ("compensate", models.JSONField(null=True)),
+                ("compensated", models.BooleanField(db_default=False, default=False)),
                 ("at_most_once", models.BooleanField(db_default=False, default=False)),
                 ("schedule_id", models.BigIntegerField(null=True)),
                 ("scheduled_for", models.DateTimeField(null=True)),
@@ -378,6 +382,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="task",
             index=models.Index(
+                condition=models.Q(("compensate__isnull", False), ("parent__isnull", False), ("status", "SUCCESS")),
+                fields=["parent"],
+                name="cq_task_undo",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
                 condition=models.Q(("previous__isnull", False)), fields=["previous"], name="cq_task_next"
             ),
         ),
@@ -532,6 +544,18 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Errorback",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("task_id", models.UUIDField()),
+                ("spec", models.JSONField()),
+                ("called", models.BooleanField(db_default=False, default=False)),
+            ],
+            options={
+                "indexes": [models.Index(fields=["task_id"], name="cq_errorback_task")],
+            },
+        ),
+        migrations.CreateModel(
             name="Lingering",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -654,6 +678,57 @@ class Migration(migrations.Migration):
             DROP TRIGGER IF EXISTS cq_task_moved ON cq_task;
             DROP TRIGGER IF EXISTS cq_task_enqueued ON cq_task;
             DROP FUNCTION cq_ask_for_key()
+            """,
+        ),
+        # Whoever writes the failing end of a task makes its errorbacks with it, by whatever statement. They follow it without being
+        # part of what its parent waits for. The row of an errorback is locked while it is called: it happens once.
+        migrations.RunSQL(
+            """
+            CREATE FUNCTION cq_call_errorbacks(failed uuid) RETURNS SETOF text LANGUAGE sql AS $$
+                WITH called AS (
+                    UPDATE cq_errorback SET called = true
+                     WHERE id = ANY(ARRAY(
+                            SELECT id FROM cq_errorback WHERE task_id = failed AND NOT called ORDER BY id FOR UPDATE SKIP LOCKED))
+                    RETURNING spec)
+                INSERT INTO cq_task (id, name, queue, priority, options, created_by, subject, args, kwargs, expires, at_most_once,
+                                     key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, fail_fast, ignore_failures,
+                                     force_chain, previous_id, workflow_id, run_after, start_by, status)
+                SELECT d.id, d.name, d.queue, d.priority, d.options, d.created_by, d.subject,
+                       jsonb_build_array(jsonb_build_object('$cq', jsonb_build_array('uuid', t.id)),
+                                         coalesce(t.reason, t.error, '')) || d.args,
+                       d.kwargs, d.expires, coalesce(d.at_most_once, false), d.key, d.key_limit, d.rate_starts, d.rate_seconds,
+                       coalesce(d.is_coroutine, false), d.key IS NULL, coalesce(d.fail_fast, false),
+                       coalesce(d.ignore_failures, false), true, t.id, coalesce(t.workflow_id, t.id), due,
+                       due + make_interval(secs => d.expires),
+                       CASE WHEN due > statement_timestamp() THEN 'SCHEDULED' ELSE 'QUEUED' END
+                  FROM called,
+                       jsonb_to_record(spec) AS d(
+                           id uuid, name text, queue text, priority smallint, run_after timestamptz, delay float8, options jsonb,
+                           created_by text, subject text, args jsonb, kwargs jsonb, expires float8, at_most_once boolean, key text,
+                           key_limit int, rate_starts int, rate_seconds int, is_coroutine boolean, fail_fast boolean,
+                           ignore_failures boolean),
+                       LATERAL (SELECT GREATEST(statement_timestamp(), d.run_after,
+                                                statement_timestamp() + make_interval(secs => coalesce(d.delay, 0)))) AS at(due),
+                       cq_task t
+                 WHERE t.id = failed
+                RETURNING queue
+            $$;
+            CREATE FUNCTION cq_task_has_failed() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                PERFORM cq_call_errorbacks(NEW.id);
+                IF FOUND THEN
+                    INSERT INTO cq_settlerequest (task_id) VALUES (NEW.id);
+                END IF;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER cq_task_failed AFTER UPDATE OF status ON cq_task FOR EACH ROW
+                WHEN (NEW.status IN ('FAILURE', 'INCOMPLETE', 'LOST', 'EXPIRED') AND NEW.status <> OLD.status)
+                EXECUTE FUNCTION cq_task_has_failed()
+            """,
+            """
+            DROP TRIGGER IF EXISTS cq_task_failed ON cq_task;
+            DROP FUNCTION cq_task_has_failed();
+            DROP FUNCTION cq_call_errorbacks(uuid)
             """,
         ),
         # Past attempts, and the last one, which lives on its task.

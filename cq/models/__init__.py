@@ -1,6 +1,7 @@
 """The rows: tasks with their attempts, steps and events, workers and their processes, settle requests, queues, keys, statistics."""
 
 from cq.models.attempt import Attempt, PastAttempt
+from cq.models.errorback import Errorback
 from cq.models.event import Event
 from cq.models.key import Key, KeyRequest, Lingering
 from cq.models.queue import Queue
@@ -12,6 +13,7 @@ from cq.models.worker import Process, Worker
 
 __all__ = [
     "Attempt",
+    "Errorback",
     "Event",
     "Key",
     "KeyRequest",

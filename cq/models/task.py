@@ -18,7 +18,7 @@ from django.db.models import NOT_PROVIDED, F, Q
 from django.db.models.base import ModelState
 from django.db.models.functions import Now
 
-from cq import current, database, engine, events, lingering, notifier, settle, states, unique, waiter
+from cq import codec, current, database, engine, events, lingering, members, notifier, settle, states, unique, waiter
 from cq.call import Arguments, call_of
 from cq.definition import encode
 from cq.engine import Inserted
@@ -35,7 +35,7 @@ from cq.explain import explain
 from cq.fields import ArgumentsField, Encoded, EncodedField, InstanceField, ResultField
 from cq.ids import uuid7
 from cq.models.manager import StoredManager
-from cq.new import NewTask
+from cq.new import GROUP, NewTask
 from cq.registry import find as find_definition
 from cq.registry import get as get_definition
 from cq.states import Status
@@ -129,6 +129,11 @@ class Task(models.Model):
     rate_seconds = models.IntegerField(null=True)
     admitted = models.BooleanField(default=True, db_default=True)
     is_coroutine = models.BooleanField(default=False, db_default=False)
+    # How it judges its subtasks; what undoes it if its parent fails; whether its own subtasks were undone.
+    fail_fast = models.BooleanField(default=False, db_default=False)
+    ignore_failures = models.BooleanField(default=False, db_default=False)
+    compensate = models.JSONField(null=True)  # None: nothing does
+    compensated = models.BooleanField(default=False, db_default=False)
     # `on_lost="fail"`: an attempt whose worker died or was stopped is not repeated.
     at_most_once = models.BooleanField(default=False, db_default=False)
     schedule_id = models.BigIntegerField(null=True)
@@ -267,6 +272,11 @@ class Task(models.Model):
                 fields=["parent"], name="cq_task_bad", condition=Q(parent__isnull=False, status__in=_UNSUCCESSFUL)
             ),
             models.Index(fields=["parent", "id"], name="cq_task_subtasks", condition=Q(parent__isnull=False)),
+            models.Index(
+                fields=["parent"],
+                name="cq_task_undo",
+                condition=Q(parent__isnull=False, compensate__isnull=False, status=Status.SUCCESS),
+            ),
             models.Index(fields=["previous"], name="cq_task_next", condition=Q(previous__isnull=False)),
             models.Index(fields=["workflow", "id"], name="cq_task_workflow", condition=Q(workflow__isnull=False)),
         ]
@@ -312,7 +322,12 @@ class Task(models.Model):
                 rate_seconds=new.rate and new.rate.seconds,
                 admitted=new.key is None,
                 is_coroutine=new.is_coroutine,
+                fail_fast=new.fail_fast,
+                ignore_failures=new.ignore_failures,
+                compensate=new.compensate,
             )
+        if new.is_composed:
+            values.update(member=new.member, depth=new.depth or 0, workflow_id=new.workflow_id)
         if inserted is None:
             values.update(status=Status.PENDING, parent_id=new.parent_id, run_after=new.run_after, created_at=None)
         else:
@@ -353,6 +368,15 @@ class Task(models.Model):
     def is_done(self) -> bool:
         """Say whether it has ended, well or not."""
         return self.status in states.TERMINAL
+
+    def result_from_below(self) -> Any:
+        """Read what the row itself does not hold: a group's result is its members'."""
+        if self.name != GROUP and self.result_of_id is None:
+            return None
+        value = codec.loads(members.read(self.pk), strict=False)
+        if self.is_done:
+            self.__dict__["result"] = value
+        return value
 
     @property
     def root(self) -> Task:
@@ -419,6 +443,22 @@ class Task(models.Model):
         if running is not None:
             running.note_enqueued(new)
         return Task.made(new, inserted)
+
+    def errorback(self, func: Callee, args: Arguments = (), kwargs: Mapping[str, Any] | None = None) -> Task:
+        """Call this once when the task ends in FAILURE, INCOMPLETE, LOST or EXPIRED, at once if it has; return the task itself.
+
+        It is a task of its own, and is passed the id of the task that failed and the text of its error, before its arguments.
+        """
+        new = call_of(func, args, kwargs, {}).errorback(self.id)
+        if self.maker is not None:
+            self.maker.add_errorback(new)
+        else:
+            engine.keep_errorback(new)
+        return self
+
+    async def aerrorback(self, *args: Any, **kwargs: Any) -> Task:
+        """Do what `errorback` does, in a coroutine."""
+        return await sync_to_async(self.errorback)(*args, **kwargs)
 
     async def achain(self, *args: Any, **kwargs: Any) -> Task:
         """Do what `chain` does, in a coroutine."""

@@ -211,7 +211,7 @@ def test_who_fails_skips_its_successors_and_asks_for_what_comes_after_them() -> 
     finished = engine.finish([failed(held(task))])
 
     assert [Task.objects.get(pk=made.id).status for made in (after, forced)] == ["SKIPPED", "QUEUED"]
-    assert set(finished.asked) == {parent.id, after.id}
+    assert set(finished.asked) == {parent.id, after.id, task.id}  # itself: for its errorbacks
 
 
 @committed
