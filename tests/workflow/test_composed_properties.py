@@ -268,6 +268,8 @@ class ComposedRun(Run):
         self.carrier = signature(spec).delay()
         self.root = self.carrier.root
 
+    chains_onto_the_end = False
+
     def chain(self, _: Worker, number: int) -> None:
         """Nobody comes later."""
 

@@ -422,10 +422,15 @@ class Run:
         assert {task_id: over[task_id] for task_id in self.over} == self.over
         self.over = over
 
+    @property
+    def chains_onto_the_end(self) -> bool:
+        """Say whether what comes from outside is chained onto the root when that has ended."""
+        return self.node.force
+
     def come_to_rest(self) -> None:
         for _ in range(100):
             for worker in self.workers:
-                if not self.node.force:  # else onto its end
+                if not self.chains_onto_the_end:
                     self.chain(worker, 0)
                 for act in (self.settle, self.promote, self.work, self.haunt):
                     act(worker, 0)
@@ -433,7 +438,7 @@ class Run:
                 self.send_to(waiting)
             self.check_always()
             if not Task.objects.unfinished().exists() and not SettleRequest.objects.exists():
-                if self.is_chained:
+                if self.is_chained or not self.chains_onto_the_end:
                     return
                 self.chain(self.workers[0], 0)
         raise AssertionError(f"it does not come to rest: {list(Task.objects.unfinished())}")
