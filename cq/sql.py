@@ -519,9 +519,9 @@ lingers AS (
 revoked AS (
     UPDATE cq_task t
        SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, reason = 'Another subtask of its parent failed.',
-           outcome = CASE WHEN below.was = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
-           ended_at = CASE WHEN below.was = 'RUNNING' THEN {NOW} ELSE t.ended_at END
-      FROM below WHERE t.id = below.id
+           outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
+           ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END
+     WHERE t.id = ANY(ARRAY(SELECT id FROM below))
     RETURNING t.id),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
