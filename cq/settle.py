@@ -94,7 +94,7 @@ def settle(ids: Sequence[UUID]) -> Settled:
 
 def _stop_at_a_failure(ids: Sequence[UUID], settled: Settled) -> None:
     if ids:
-        settled.ended += [task_id for (task_id,) in database.execute(sql.SETTLE_FAIL_FAST, ids)]
+        _note_revoked(database.execute(sql.SETTLE_FAIL_FAST, ids), settled)
 
 
 def _end_parents(ids: Sequence[UUID], settled: Settled) -> dict[UUID, Status]:
@@ -120,10 +120,14 @@ def _resume_suspended(ids: Sequence[UUID], settled: Settled) -> None:
 
 def _carry_revokes_down(ids: Sequence[UUID], settled: Settled) -> None:
     if ids:
-        rows = database.execute(sql.SETTLE_REVOKE, ids)
-        settled.ended += [task_id for task_id, _ in rows]
-        if holders := {holder for _, holder in rows if holder is not None}:
-            database.on_commit(lambda: notifier.stop(holders))
+        _note_revoked(database.execute(sql.SETTLE_REVOKE, ids), settled)
+
+
+def _note_revoked(rows: Sequence[tuple[UUID, UUID | None]], settled: Settled) -> None:
+    """Note what was revoked, and have those told in whose processes a body of it runs."""
+    settled.ended += [task_id for task_id, _ in rows]
+    if holders := {holder for _, holder in rows if holder is not None}:
+        database.on_commit(lambda: notifier.stop(holders))
 
 
 def _release_successors(ids: Sequence[UUID], settled: Settled) -> None:

@@ -549,20 +549,24 @@ SETTLE_FAIL_FAST = f"""
 WITH above AS MATERIALIZED (
     SELECT w.id FROM cq_task w WHERE w.id = ANY(%s::uuid[]) AND w.status = 'WAITING' AND w.fail_fast
        AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL}))),
+below AS MATERIALIZED (
+    SELECT id, status AS was, process_id AS holder, key FROM cq_task
+     WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard}) LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED),
+lingers AS (
+    INSERT INTO cq_lingering (task_id, process_id, key) SELECT id, holder, key FROM below WHERE was = 'RUNNING'
+    RETURNING task_id, process_id),
 revoked AS (
     UPDATE cq_task t
        SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, reason = 'Another subtask of its parent failed.',
            outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
            ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END
-     WHERE t.id = ANY(ARRAY(
-            SELECT id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard})
-             LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
-    RETURNING t.id, t.parent_id),
+     WHERE t.id = ANY(ARRAY(SELECT id FROM below))
+    RETURNING t.id),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
     SELECT id FROM revoked
     UNION SELECT parent_id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({_UNFINISHED}))
-SELECT id FROM revoked
+SELECT id, (SELECT process_id FROM lingers WHERE task_id = revoked.id) FROM revoked
 """
 
 # Which subtasks are to be undone, now that nothing below these parents runs any more? The last one to succeed comes first. Marks

@@ -76,6 +76,14 @@ def test_an_errorback_is_passed_the_id_and_the_error_before_its_own_arguments() 
     assert (errorback.parent, errorback.previous, errorback.root) == (None, failing, failing)
 
 
+def test_one_that_comes_after_the_end_is_called_at_once() -> None:
+    failed = make.row(Status.FAILURE, error="why")
+
+    failed.errorback(notes)
+
+    assert [errorback.args for errorback in called()] == [(failed.id, "why")]
+
+
 def test_there_is_no_trace_of_it_where_nothing_fails() -> None:
     fine = adds.delay(1).errorback(notes)
 

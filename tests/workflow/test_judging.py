@@ -8,7 +8,7 @@ import pytest
 
 from cq import chain, engine, group, settle, task
 from cq.exceptions import InvalidOption, NotAllowedHere
-from cq.models import SettleRequest, Task
+from cq.models import Lingering, SettleRequest, Task
 from cq.states import Status
 from cq.testing import drain
 from tests.api.run import ended, states
@@ -181,6 +181,7 @@ def test_a_running_body_that_was_stopped_cannot_finish() -> None:
     assert engine.finish([make.succeeded(make.held(running))]).moved == []
     running.refresh_from_db()
     assert (running.status, running.outcome, running.process_id) == ("REVOKED", "revoked", None)
+    assert Lingering.objects.get().task_id == running.id
 
 
 def test_failures_can_be_ignored() -> None:
