@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -137,3 +138,12 @@ def read_reference(stored: str) -> models.Model | None:
     except (LookupError, ValueError, ValidationError):
         return None
     return found
+
+
+class IntervalField(models.DurationField):
+    """A length of time; numbers are seconds."""
+
+    def to_python(self, value: Any) -> Any:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return timedelta(seconds=value)
+        return super().to_python(value)
