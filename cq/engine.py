@@ -486,14 +486,21 @@ class Look:
     suspects: int
     dead: bool
     next_due: float | None
+    next_tick: float | None
+
+    @property
+    def fires(self) -> bool:
+        """Say whether a tick is to be decided."""
+        return self.next_tick is not None and self.next_tick <= 0
 
 
-def look(queues: Sequence[str] | None, names: Sequence[str]) -> Look:
-    """Look whether there is anything to do for a worker of these queues and names."""
+def look(queues: Sequence[str] | None, names: Sequence[str], *, fires: bool = True) -> Look:
+    """Look whether there is anything to do for a worker of these queues and names; for ticks, if it fires them."""
     served = list(queues) if queues is not None else None
     known = list(names)
-    ((settle, ready, suspects, dead, due),) = database.execute(sql.LOOK, served, served, known, served, served, known)
-    return Look(settle, ready, suspects, dead, due)
+    fired = known if fires else []
+    ((*seen,),) = database.execute(sql.LOOK, served, served, known, served, served, known, fired, fired)
+    return Look(*seen)
 
 
 def is_busy(queues: Sequence[str] | None, names: Sequence[str]) -> bool:

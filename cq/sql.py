@@ -646,13 +646,25 @@ UPDATE cq_task t
 RETURNING t.id
 """
 
+# Of a repeating task: has it something to decide? What was edited is planned anew; a tick that waits for the run before it comes
+# when that has ended.
+_ODD = f"""enabled AND (NOT planned OR buffered IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM cq_task t WHERE t.schedule_id = r.id AND t.status IN ({_UNFINISHED})))"""
+
+# In how many seconds is the next tick due of the repeating tasks that a worker of these names knows?
+_NEXT_TICK = f"""(
+SELECT CASE WHEN EXISTS (SELECT 1 FROM cq_repeatingtask r WHERE {_ODD} AND r.task = ANY(%s::text[])) THEN 0::float8
+            ELSE (SELECT extract(epoch FROM r.next_run - {NOW})::float8 FROM cq_repeatingtask r
+                   WHERE r.enabled AND r.next_run IS NOT NULL AND r.task = ANY(%s::text[]) ORDER BY r.next_run LIMIT 1) END)"""
+NEXT_TICK = f"SELECT {_NEXT_TICK}"
+
 _SERVED = "(%s::text[] IS NULL OR queue = ANY(%s::text[]))"
 # In the order of the ready index: without it the planner may read the whole table, past all finished rows, for the first one.
 _FIRST_READY = f"""(SELECT true FROM cq_task
     WHERE status = 'QUEUED' AND admitted AND {{crashes}} AND {_SERVED} AND name = ANY(%s::text[])
     ORDER BY queue, priority DESC, run_after, id LIMIT 1)"""
 
-# Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due)
+# Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due, and tick)
 LOOK = f"""
 SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
        {_FIRST_READY.format(crashes="crashes = 0")} IS NOT NULL,
@@ -660,7 +672,8 @@ SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
            SELECT 1 FROM cq_task WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND name = ANY(%s::text[])
             ORDER BY queue, priority DESC, run_after, id LIMIT 64) AS suspects),
        EXISTS (SELECT 1 FROM cq_process WHERE ended_at IS NOT NULL) OR EXISTS (SELECT 1 FROM cq_worker WHERE lease_until < {NOW}),
-       (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED}))
+       (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED})),
+       {_NEXT_TICK}
 """
 
 # Is there still something to run in these queues, or on its way back to them?
@@ -669,18 +682,6 @@ SELECT EXISTS (SELECT 1 FROM cq_settlerequest)
     OR (SELECT true FROM cq_task WHERE status = 'RUNNING' AND {_SERVED} ORDER BY process_id LIMIT 1) IS NOT NULL
     OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} ORDER BY run_after LIMIT 1) IS NOT NULL
     OR {_FIRST_READY.format(crashes="true")} IS NOT NULL
-"""
-
-# Of a repeating task: has it something to decide? What was edited is planned anew; a tick that waits for the run before it comes
-# when that has ended.
-_ODD = f"""enabled AND (NOT planned OR buffered IS NOT NULL AND NOT EXISTS (
-    SELECT 1 FROM cq_task t WHERE t.schedule_id = r.id AND t.status IN ({_UNFINISHED})))"""
-
-# In how many seconds is the next tick due of the repeating tasks that a worker of these names knows?
-NEXT_TICK = f"""
-SELECT CASE WHEN EXISTS (SELECT 1 FROM cq_repeatingtask r WHERE {_ODD} AND r.task = ANY(%s::text[])) THEN 0::float8
-            ELSE (SELECT extract(epoch FROM r.next_run - {NOW})::float8 FROM cq_repeatingtask r
-                   WHERE r.enabled AND r.next_run IS NOT NULL AND r.task = ANY(%s::text[]) ORDER BY r.next_run LIMIT 1) END
 """
 
 # Lock repeating tasks that have something to decide, as far as nobody else does so.

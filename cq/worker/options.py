@@ -12,6 +12,7 @@ class WorkerOptions:
     threads: int = 4
     grace: float = 30.0
     drain: bool = False
+    scheduler: bool = True
 
 
 # Coroutines that one child runs at once.

@@ -68,7 +68,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "CLAIM_SUSPECTS": (ids["process"], "q1", names, 10),
         "READY_QUEUES": (),
         "PEEK": (),
-        "LOOK": (None, None, names, None, None, names),
+        "LOOK": (None, None, names, None, None, names, names, names),
         "BUSY": (None, None) * 3 + (names,),
         "ASK": (some, some, some),
         "ASKED": (UUID(int=0), 200),
@@ -100,6 +100,11 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "STRIKE_OFF": ([ids["process"]],),
         "UNKNOWN_NAMES": (),
         "REFUSE": (["nobody.knows"], 600),
+        "NEXT_TICK": (names, names),
+        "RUNNING_TICKS": ([1, 2],),
+        "LOCK_RUNS": ([1, 2],),
+        "FIRED": ([1, 2], [None, None]),
+        "PAUSE_FAILING": (),
     }
 
 

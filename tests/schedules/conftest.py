@@ -31,4 +31,6 @@ def due():
 
 def ticks(row: RepeatingTask) -> list[Any]:
     """The ticks that have a task, in order."""
-    return list(Task.objects.filter(schedule_id=row.pk).order_by("scheduled_for").values_list("scheduled_for", flat=True))
+    return list(
+        Task.objects.filter(schedule_id=row.pk).order_by("scheduled_for").values_list("scheduled_for", flat=True)
+    )

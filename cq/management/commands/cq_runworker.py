@@ -42,6 +42,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--grace", type=_seconds, default=30.0, help="seconds that running tasks get at a stop (default 30)"
         )
+        parser.add_argument("--no-scheduler", action="store_true", help="fire no repeating tasks; others do")
         parser.add_argument("--drain", action="store_true", help="end when nothing is left to run")
         parser.add_argument("--reload", action="store_true", help="start anew when code changes (for development)")
 
@@ -60,6 +61,7 @@ class Command(BaseCommand):
             threads=options["threads"],
             grace=options["grace"],
             drain=options["drain"],
+            scheduler=not options["no_scheduler"],
         )
         if options["verbosity"]:
             self._greet(worker)
