@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cq.function import enqueue as enqueue
     from cq.function import get_task as get_task
     from cq.function import task as task
+    from cq.repeat import repeat as repeat
 
 _HOMES = {
     "ModelRef": "cq.codec",
@@ -23,6 +24,7 @@ _HOMES = {
     "enqueue": "cq.function",
     "get_task": "cq.function",
     "task": "cq.function",
+    "repeat": "cq.repeat",
 }
 
 

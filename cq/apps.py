@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from django.apps import AppConfig, apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.db.models.signals import post_migrate
 
 MODULES = ("tasks", "handlers")
 
@@ -25,6 +26,17 @@ class CQConfig(AppConfig):
         for app in apps.get_app_configs():
             for module in MODULES:
                 import_if_there(f"{app.name}.{module}")
+        post_migrate.connect(sync_repeating, sender=self)
+
+
+def sync_repeating(using: str, **_: object) -> None:
+    """Make the rows of `@repeat` what the code says, the modules included that else only workers import."""
+    from cq.conf import conf
+    from cq.repeat import sync  # needs the app registry
+
+    for module in conf().TASK_MODULES:
+        import_tasks(module)
+    sync(using)
 
 
 def import_if_there(module: str) -> None:

@@ -14,6 +14,9 @@ CQ = {
     **json.loads(os.environ.get("TEST_CQ", "{}")),
 }
 
+# What CQ needs, and no more: no admin, no sessions.
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "channels", "cq", "tests"]
+
 DATABASES = {"default": {**_DATABASES["default"]}}
 DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"]["OPTIONS"],

@@ -117,12 +117,31 @@ class RepeatingTask(models.Model):
         ]
         indexes = [models.Index(fields=["next_run"], name="cq_repeatingtask_due", condition=Q(enabled=True))]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read: dict[str, Any] = self._fired_columns()
+
     def __str__(self) -> str:
         return self.name
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
+        """Check and store it; `ValidationError` names the fields.
+
+        Takes effect at once: another timetable, or enabling it, plans the next tick from now on, and fires none of the past.
+        """
+        tidy(self)
+        self.clean()
+        with database.atomic():
+            before = None if self._state.adding else locked(type(self), self.pk)
+            written = plan(self, before)
+            if before is None:
+                super().save(*args, update_fields=update_fields, **kwargs)
+            else:
+                changed = {name for name, value in self._fired_columns().items() if self._read.get(name) != value}
+                fields = set(update_fields) if update_fields is not None else SPECIFIED
+                super().save(*args, update_fields={*fields, *changed, *written}, **kwargs)
         self._read = self._fired_columns()
+        database.on_commit(lambda: notifier.wake([]))
 
     def _fired_columns(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in FIRED if name in self.__dict__}
@@ -158,25 +177,6 @@ class RepeatingTask(models.Model):
         if errors:
             raise ValidationError(errors)
 
-    def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
-        """Check and store it; `ValidationError` names the fields.
-
-        Takes effect at once: another timetable, or enabling it, plans the next tick from now on, and fires none of the past.
-        """
-        tidy(self, update_fields)
-        self.clean()
-        with database.atomic():
-            before = None if self._state.adding else locked(type(self), self.pk)
-            written = plan(self, before)
-            if before is None:
-                super().save(*args, update_fields=update_fields, **kwargs)
-            else:
-                changed = {name for name, value in self._fired_columns().items() if self._read.get(name) != value}
-                fields = set(update_fields) if update_fields is not None else SPECIFIED
-                super().save(*args, update_fields={*fields, *changed, *written}, **kwargs)
-        self._read = self._fired_columns()
-        database.on_commit(lambda: notifier.wake([]))
-
     def upcoming(self, number: int = 5) -> list[Tick]:
         """Return the next ticks: datetimes in UTC, each with its `local` time and a `note` where clocks change."""
         now = schedules.clock()
@@ -196,9 +196,9 @@ class RepeatingTask(models.Model):
         if schedules.insert([Run(self.pk, new)]):
             database.on_commit(lambda: notifier.wake([new.queue]))
             return Task.objects.get(pk=new.id)
-        found = Task.objects.unfinished().get(name=new.name, unique_key=new.unique_key)  # type: ignore[attr-defined]
-        found.created = False
-        return found  # type: ignore[no-any-return]
+        found: Task = Task.objects.unfinished().get(name=new.name, unique_key=new.unique_key)
+        found.__dict__["created"] = False
+        return found
 
     async def arun_now(self, created_by: models.Model | None = None) -> Task:
         """Do what `run_now` does, in a coroutine."""
@@ -247,14 +247,14 @@ def locked(model: type[models.Model], pk: Any) -> Any:
     return model._base_manager.using(database.alias()).select_for_update(no_key=True).get(pk=pk)
 
 
-def tidy(row: Any, only: Iterable[str] | None = None) -> None:
+def tidy(row: Any) -> None:
     """Bring what was given into the types of the columns; `ValidationError` names the fields. Works with historical models too."""
     row.args = as_args(row.args)
     row.crontab = " ".join(str(row.crontab or "").split(" ")).strip()
     if isinstance(row.result_ttl, timedelta):
         row.result_ttl = int(row.result_ttl.total_seconds())
     row.queue = row.queue or None
-    row.clean_fields(exclude={"args", "kwargs", "skipped", "replaced", *FIRED})
+    row.clean_fields(exclude={"args", "kwargs", *FIRED})
 
 
 def wrong_timetable(row: Any) -> dict[str, str]:
@@ -296,7 +296,7 @@ def wrong_call(row: Any, *, must_know: bool) -> dict[str, str]:
     errors: dict[str, str] = {}
     for name in ("queue", "priority", "result_ttl"):
         if (value := getattr(row, name)) is not None:
-            errors |= _wrong(name, lambda given, name=name: check_call_options({name: given}), value)
+            errors |= _wrong(name, check_call_options, {name: value})
     if not isinstance(row.kwargs, Mapping):
         return {**errors, "kwargs": "Expected keyword arguments: a dict."}
     definition = registry.find(row.task)

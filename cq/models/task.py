@@ -169,7 +169,7 @@ class Task(models.Model):
     class Meta:
         base_manager_name = "objects"
         ordering: ClassVar[list[str]] = ["id"]
-        permissions: ClassVar[list[tuple[str, str]]] = [
+        permissions: ClassVar[list[tuple[str, Any]]] = [
             ("retry_task", "Can retry task"),
             ("revoke_task", "Can revoke task"),
         ]

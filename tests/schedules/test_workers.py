@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from cq import schedules
-from cq.models import RepeatingTask, Task
+from cq.models import RepeatingTask
 from tests.processes import run_worker, until
 from tests.schedules.conftest import ticks
 
