@@ -14,7 +14,8 @@ CQ = {
     **json.loads(os.environ.get("TEST_CQ", "{}")),
 }
 
-# What CQ needs, and no more: no admin, no sessions.
+# What CQ needs, and no more: no admin, no sessions, no pages.
+ROOT_URLCONF = None
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "channels", "cq", "tests"]
 
 DATABASES = {"default": {**_DATABASES["default"]}}
