@@ -384,9 +384,7 @@ def upsert(model: Any, name: str, values: Mapping[str, Any], *, using: str, keep
         columns = SPECIFIED | {"source", *plan(row, before)}
         written = {column: getattr(row, column) for column in columns}
         if keep:
-            written["replaced"] = [
-                *before.replaced,
-                {column: getattr(before, column) for column in sorted(SPECIFIED | {"source"})},
-            ]
+            kept = {column: getattr(before, column) for column in sorted(SPECIFIED - {"name"} | {"source"})}
+            written["replaced"] = [*before.replaced, kept]
         rows.filter(pk=before.pk).update(**written)
         return rows.get(pk=before.pk)

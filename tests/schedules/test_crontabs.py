@@ -25,7 +25,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
         ("@daily", "expected five fields"),
         ("", "expected five fields"),
         ("0 0 * * *\n", "expected five fields"),
-        ("０ 0 * * *", "expected five fields"),
+        ("\uff10 0 * * *", "expected five fields"),
         ("0 0 * * monday", "'monday' in the day of the week"),
         ("0 0 * foo *", "'foo' in the month"),
         ("R R * * *", "'r' in the minute"),

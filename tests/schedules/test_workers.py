@@ -10,7 +10,7 @@ import pytest
 from cq import notifier, schedules
 from cq.models import RepeatingTask, Task
 from cq.states import Status
-from tests import fault_tasks  # noqa: F401
+from tests import fault_tasks
 from tests.processes import all_done, check_invariants, run_worker, until
 from tests.rows import make
 from tests.schedules import tasks  # noqa: F401
@@ -143,12 +143,12 @@ def test_workers_hear_of_what_was_fired(due, monkeypatch):
     assert said == [{"bulk"}]
 
 
-def murder(run_worker, *, workers: int, number: int, seconds: float, every: float) -> None:
+def murder(run_worker, *, workers: int, number: int, seconds: float, pause: float, **fields: object) -> None:
     """Kill one supervisor after the other, and start another in its place, for so long; then prove the ticks."""
     alive = [run_worker("--processes", "1", "--threads", "2") for _ in range(workers)]
     for one in alive:
         one.ready()
-    rows = every_second(number, every=2 * SECOND, catch_up="all")
+    rows = every_second(number, **{"every": 2 * SECOND, "catch_up": "all", **fields})
     begun = time.monotonic()
     kills = 0
     while time.monotonic() - begun < seconds:
@@ -157,7 +157,7 @@ def murder(run_worker, *, workers: int, number: int, seconds: float, every: floa
         kills += 1
         alive[victim].popen.wait()
         alive[victim] = run_worker("--processes", "1", "--threads", "2")
-        time.sleep(every)  # the pace of the killing
+        time.sleep(pause)  # the pace of the killing
     last = schedules.clock()
     until(lambda: not RepeatingTask.objects.filter(next_run__lte=last).exists(), 60, what="all ticks decided")
     for row in RepeatingTask.objects.all():
@@ -187,4 +187,4 @@ def _after(rows: list[RepeatingTask], last: object) -> list[str]:
 @pytest.mark.chaos
 @pytest.mark.slow
 def test_each_tick_comes_once_however_many_supervisors_are_killed(run_worker):
-    murder(run_worker, workers=3, number=100, seconds=10, every=0.3)
+    murder(run_worker, workers=3, number=100, seconds=10, pause=0.3)
