@@ -61,6 +61,7 @@ def check(text: str) -> None:
 
 def _said(text: str, error: Exception) -> str:
     why = str(error).replace(f"[{text.lower()}] ", "").replace("is not acceptable. ", "").rstrip(".")
+    why = re.sub("^is not acceptable(, )?", "", why) or "croniter does not accept it"
     return f"{text!r} is not a crontab: {why}."
 
 

@@ -23,7 +23,6 @@ from django.db import DataError, IntegrityError
 
 from cq import codec, database, engine, notifier, registry, sql
 from cq.call import Call
-from cq.conf import conf
 from cq.cron import BadCrontab, BadZone
 from cq.failpoints import failpoint
 from cq.failure import describe, fit
@@ -39,8 +38,8 @@ _BUDGET = 0.2
 # Ticks that `catch_up="all"` fires at most, and that are counted as missed in one go.
 _MOST_CAUGHT_UP = 100
 _MOST_COUNTED = 2000
-# A tick that is noticed within this time, or two polls, was not missed.
-_ON_TIME = timedelta(seconds=5)
+# A tick that is noticed within this time was not missed: workers may have died, or been busy, and others have taken their place.
+_ON_TIME = timedelta(seconds=30)
 
 
 class Due(NamedTuple):
@@ -234,7 +233,7 @@ def _caught_up(decision: Decision) -> list[datetime]:
     first, table = due.next_run, due.timetable
     if first is None or first > due.now:
         return []
-    if due.now - first <= max(_ON_TIME, timedelta(seconds=2 * conf().POLL_INTERVAL)):
+    if due.now - first <= _ON_TIME:
         ticks = list(table.ticks(first, due.now))
         decision.next_run = table.first(ticks[-1])
         return ticks

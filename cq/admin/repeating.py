@@ -40,7 +40,7 @@ class RepeatingTaskAdmin(ModelAdmin):
 
     form = RepeatingTaskForm
     list_display = ("name", "task", "due_when", "enabled", "last_result", "last_run", "next_tick", "skipped_ticks")
-    list_filter = ("enabled", "source")
+    list_filter = ("enabled", "overlap")
     search_fields = ("name", "task")
     actions = ("run_now", "pause", "resume")
     readonly_fields = ("owner", "remarks_shown", "next_tick", "next_runs", "last_run", "skipped_ticks", "last_runs")
@@ -165,10 +165,10 @@ class RepeatingTaskAdmin(ModelAdmin):
             try:
                 said = act(row)
             except (CQError, ValidationError) as error:
-                self.message_user(request, f"{row.name}: {error}", messages.ERROR)
+                self.message_user(request, f"“{row.name}”: {error}", messages.ERROR)
                 continue
             self.log_change(request, row, said)
-            self.message_user(request, f"{row.name}: {said}.")
+            self.message_user(request, f"“{row.name}”: {said}.")
 
 
 def _pause(row: RepeatingTask) -> str:

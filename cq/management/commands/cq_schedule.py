@@ -17,11 +17,9 @@ from cq.terminal.text import instant
 
 _COLUMNS = (
     Column("NAME", gives_way=True),
-    Column("TASK", gives_way=True, keep_end=True),
     Column("WHEN", gives_way=True),
     Column("NEXT"),
     Column("LAST"),
-    Column("SKIPPED", gives_way=True),
 )
 
 
@@ -91,13 +89,13 @@ def _row(row: RepeatingTask) -> Row:
     status = getattr(row, "last_status", None)
     cells = (
         Cell(row.name),
-        Cell(row.task),
         Cell(when(row)),
         Cell(_next(row)) if row.enabled else Cell("paused", "WARNING"),
         Cell(status, style_of(status)) if status else Cell(""),
-        Cell(skipped(row)),
     )
-    return Row(cells, [Cell(f"  {remark}", "WARNING") for remark in remarks(row)])
+    missed = skipped(row)
+    notes = [Cell(f"  {row.task}" + (f", skipped: {missed}" if missed else ""))]
+    return Row(cells, [*notes, *(Cell(f"  {remark}", "WARNING") for remark in remarks(row))])
 
 
 def _next(row: RepeatingTask) -> str:
