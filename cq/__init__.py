@@ -10,12 +10,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cq.codec import ModelRef as ModelRef
+    from cq.declared import repeat as repeat
     from cq.function import TaskFunction as TaskFunction
     from cq.function import aenqueue as aenqueue
     from cq.function import enqueue as enqueue
     from cq.function import get_task as get_task
     from cq.function import task as task
-    from cq.repeat import repeat as repeat
 
 _HOMES = {
     "ModelRef": "cq.codec",
@@ -24,7 +24,7 @@ _HOMES = {
     "enqueue": "cq.function",
     "get_task": "cq.function",
     "task": "cq.function",
-    "repeat": "cq.repeat",
+    "repeat": "cq.declared",
 }
 
 

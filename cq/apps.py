@@ -19,10 +19,17 @@ class CQConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from cq.checks import check_channel_layer, check_database, check_settings  # needs the app registry
+        from cq.checks import (  # needs the app registry
+            check_channel_layer,
+            check_database,
+            check_declared_crontabs,
+            check_settings,
+            check_stored_crontabs,
+        )
 
-        for check in (check_settings, check_database, check_channel_layer):
+        for check in (check_settings, check_database, check_channel_layer, check_declared_crontabs):
             checks.register(check, "cq")
+        checks.register(check_stored_crontabs, checks.Tags.database)
         for app in apps.get_app_configs():
             for module in MODULES:
                 import_if_there(f"{app.name}.{module}")
@@ -32,7 +39,7 @@ class CQConfig(AppConfig):
 def sync_repeating(using: str, **_: object) -> None:
     """Make the rows of `@repeat` what the code says, the modules included that else only workers import."""
     from cq.conf import conf
-    from cq.repeat import sync  # needs the app registry
+    from cq.declared import sync  # needs the app registry
 
     for module in conf().TASK_MODULES:
         import_tasks(module)

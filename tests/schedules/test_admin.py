@@ -357,7 +357,7 @@ def test_tasks_are_retried_and_revoked_by_who_may():
 
 
 def test_the_admin_is_left_out_where_it_is_not_installed():
-    code = "import django, sys; django.setup(); import cq.models, cq.repeat; print([m for m in sys.modules if 'admin' in m])"
+    code = "import django, sys; django.setup(); import cq.models, cq.declared; print([m for m in sys.modules if 'admin' in m])"
 
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True, timeout=60

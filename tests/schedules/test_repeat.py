@@ -1,13 +1,14 @@
 """`@repeat`: the code owns the rows; each migrate makes them what it says."""
 
 import pytest
+from django.core import checks
 from django.core.management import call_command
 from django.db import connection
 
 from cq import repeat, schedules
+from cq.declared import _DECLARED, declared, sync
 from cq.exceptions import InvalidOption
 from cq.models import RepeatingTask
-from cq.repeat import _DECLARED, declared, sync
 from tests import tasks
 from tests.schedules.conftest import MINUTE
 
@@ -158,3 +159,32 @@ def test_modules_that_only_workers_import_are_declared_too(settings, tmp_path, m
     call_command("migrate", verbosity=0)
 
     assert only().name == "late.one"
+
+
+def test_a_crontab_that_may_not_mean_what_it_seems_to_is_warned_about():
+    RepeatingTask.objects.create(name="row", task="tests.tasks.adds", args=(1,), crontab="0 0 * * 6/1")
+    repeat("59/15 * * * *", name="code", args=(1,))(tasks.adds)
+    sync("default")
+
+    declared_only = [message.msg for message in checks.run_checks(tags=["cq"]) if message.id == "cq.W010"]
+    stored = [
+        message.msg
+        for message in checks.run_checks(tags=["database"], databases=["default"])
+        if message.id == "cq.W010"
+    ]
+
+    assert [msg.partition(":")[0] for msg in declared_only] == [
+        "The crontab of the repeating task 'code' is '59/15 * * * *'"
+    ]
+    assert [msg.partition(":")[0] for msg in stored] == ["The crontab of the repeating task 'row' is '0 0 * * 6/1'"]
+
+
+def test_stored_crontabs_are_read_only_where_there_may_be_some():
+    assert [message for message in checks.run_checks(tags=["database"], databases=[]) if message.id == "cq.W010"] == []
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE cq_repeatingtask RENAME TO gone")
+    assert [
+        message for message in checks.run_checks(tags=["database"], databases=["default"]) if message.id == "cq.W010"
+    ] == []
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE gone RENAME TO cq_repeatingtask")
