@@ -32,6 +32,7 @@ TEMPLATES = [
     }
 ]
 ROOT_URLCONF = "tests.urls"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # tests log in by the dozen
 STATIC_URL = "static/"
 
 # The checks read the settings too, without servers: they get addresses where nobody answers.
