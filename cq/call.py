@@ -47,16 +47,16 @@ class Call:
 
     def template(self) -> NewTask:
         """Make a row for others to be alike to, whatever their positional arguments."""
-        return self.definition.new(self.args, self.kwargs, self.options)
+        return self.definition.template(self.options)
 
     def subtask(self) -> NewTask:
         """Make a row that will have a parent."""
-        self._refuse_submit()
+        self._refuse_what_stands_alone()
         return self.root()
 
     def successor(self, previous_id: UUID, *, force_chain: bool, pass_result: bool | None) -> NewTask:
         """Make a row that follows another; whether it is passed that one's result is decided now."""
-        self._refuse_submit()
+        self._refuse_what_stands_alone()
         for name, value in (("force_chain", force_chain), ("pass_result", pass_result)):
             if not isinstance(value, bool) and not (name == "pass_result" and value is None):
                 raise InvalidOption(f"{name}={value!r}: expected True or False.")
@@ -67,10 +67,14 @@ class Call:
         new.pass_result = pass_result
         return new
 
-    def _refuse_submit(self) -> None:
+    def _refuse_what_stands_alone(self) -> None:
         if "submit" in self.options:
             raise InvalidOption(
                 "submit= is for tasks that stand alone; this one starts with its parent or predecessor."
+            )
+        if "replace" in self.options:
+            raise InvalidOption(
+                "replace= is for tasks that stand alone; here a task that has the unique key already is an error."
             )
 
 

@@ -1,7 +1,7 @@
 """System checks: what would keep CQ from working, or from working well, said at start-up."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
@@ -42,7 +42,15 @@ def _is_ttl(value: Any) -> bool:
 
 
 def _is_queues(value: Any) -> bool:
-    return value is None or (isinstance(value, Mapping) and all(map(_is_queue, value)))
+    return value is None or (isinstance(value, Mapping) and all(map(_is_queue, value)) and _are_options(value.values()))
+
+
+def _are_options(values: Iterable[Any]) -> bool:
+    return all(isinstance(own, Mapping) and all(_is_paused(*one) for one in own.items()) for own in values)
+
+
+def _is_paused(name: Any, value: Any) -> bool:
+    return name == "paused" and isinstance(value, bool)
 
 
 def _is_routes(value: Any) -> bool:
@@ -66,7 +74,10 @@ _NAMES = (_is_names, "a list of names or dotted paths")
 _ACCEPTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "CHANNEL_LAYER": (lambda value: isinstance(value, str), "an alias in CHANNEL_LAYERS"),
     "DATABASE": (lambda value: isinstance(value, str), "an alias in DATABASES"),
-    "QUEUES": (_is_queues, "a dict of queue names to options, or None; names are letters, digits, '-', '_' and '.'"),
+    "QUEUES": (
+        _is_queues,
+        "None, or a dict of queue names (letters, digits, '-', '_' and '.') to options: {} or {'paused': True}",
+    ),
     "ROUTES": (_is_routes, "a dict of name patterns to queues"),
     "TASK_MODULES": _NAMES,
     "SERIAL": (lambda value: isinstance(value, bool), "True or False"),

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from math import ceil
 from typing import Any
 
@@ -29,7 +30,9 @@ class Conf:
 
     CHANNEL_LAYER: str = _key("default", "alias in CHANNEL_LAYERS that carries the hints")
     DATABASE: str = _key("default", "alias in DATABASES that holds CQ's tables")
-    QUEUES: Mapping[str, Any] | None = _key(None, "the queues there are, name to options; None allows any name")
+    QUEUES: Mapping[str, Any] | None = _key(
+        None, "the queues there are, name to options ({'paused': True}); None allows any name"
+    )
     ROUTES: Mapping[str, str] = _key({}, "pattern of task names (fnmatch) to queue; beats the decorator")
     TASK_MODULES: list[str] = _key([], "further modules that workers import for their tasks")
     SERIAL: bool = _key(False, "run at delay(), on the same rows and state machine")
@@ -54,6 +57,11 @@ class Conf:
     SERVICES: list[str] = _key([], "dotted paths of services that run beside the worker")
     MIDDLEWARE: list[str] = _key([], "dotted paths of callables around each body")
     MONITOR_PERMISSION: Any = _key(None, "request -> bool, or its dotted path; None: staff with cq.view_task")
+
+    @cached_property
+    def paused_queues(self) -> list[str]:
+        """The queues that are paused as long as nobody has said otherwise at run time."""
+        return sorted(name for name, options in (self.QUEUES or {}).items() if options and options.get("paused"))
 
     @property
     def result_ttl_seconds(self) -> int | None:

@@ -108,13 +108,26 @@ class Definition:
 
     def new(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> NewTask:
         """Make the row of a call that is bound already; the options are checked."""
+        new = self.template(options)
+        new.args, new.kwargs = encode(args, kwargs)
+        new.unique_key = self.unique_key_of(args, kwargs, options)
+        if self.has_own_key(options):
+            new.key = self.key_of(args, kwargs, options)
+        if new.replace and new.unique_key is None:
+            raise InvalidOption(
+                f"replace={new.replace!r}: {self.name} has no unique key at this call. Give unique_key=…, or write "
+                '@task(unique="args"); with submit=False, what the decorator says is decided when it is submitted.'
+            )
+        return new
+
+    def template(self, options: Mapping[str, Any]) -> NewTask:
+        """Make a row without what depends on a call's arguments: these, its unique key, and its key if a function makes that."""
         run_after = options.get("run_after")
-        args_text, kwargs_text = encode(args, kwargs)
-        key = self.key_of(args, kwargs, options)
+        has_own_key = self.has_own_key(options)
+        key = None if has_own_key else self.key_of((), {}, options)
+        is_keyed = has_own_key or key is not None
         return NewTask(
             name=self.name,
-            args=args_text,
-            kwargs=kwargs_text,
             queue=options["queue"] if "queue" in options else check_queue(route(self.name, self.queue)),
             priority=options.get("priority", self.priority),
             run_after=run_after if isinstance(run_after, datetime) else None,
@@ -126,13 +139,36 @@ class Definition:
             result_ttl=self._result_ttl(options),
             expires=options.get("expires", self.expires),
             at_most_once=options.get("on_lost", self.on_lost) == "fail",
-            unique_key=self.unique_key_of(args, kwargs, options),
             replace=options.get("replace", ()),
             key=key,
-            key_limit=None if key is None else options.get("limit", self.limit),
-            rate=None if key is None else options.get("rate", self.rate),
-            is_coroutine=key is not None and self.is_coroutine,
+            key_limit=options.get("limit", self.limit) if is_keyed else None,
+            rate=options.get("rate", self.rate) if is_keyed else None,
+            is_coroutine=is_keyed and self.is_coroutine,
         )
+
+    def has_own_key(self, options: Mapping[str, Any]) -> bool:
+        """Say whether each call has a key of its own, made from its arguments."""
+        return self.key is not None and "key" not in options and bool(options.get("submit", True))
+
+    def has_own_unique_key(self, options: Mapping[str, Any]) -> bool:
+        """Say whether each call has a unique key, given or made from its arguments."""
+        return "unique_key" in options or (self.unique is not None and bool(options.get("submit", True)))
+
+    def keys_at_submit(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, unique_key: str | None, key: str | None
+    ) -> tuple[str | None, str | None]:
+        """Return what the functions of the decorator make of a call that was held back, now that its arguments are all there.
+
+        A unique key or a key that was given at the call stays: then None.
+        """
+        is_unique = self.unique is not None and unique_key is None
+        has_own_key = self.key is not None and key in (None, self.name)
+        if not is_unique and not has_own_key:
+            return None, None
+        args, kwargs = codec.resolve(list(args)), codec.resolve(dict(kwargs))
+        return self.unique_key_of(args, kwargs, {}) if is_unique else None, self.key_of(
+            args, kwargs, {}
+        ) if has_own_key else None
 
     def _result_ttl(self, options: Mapping[str, Any]) -> int | None:
         given = options.get("result_ttl", self.result_ttl)

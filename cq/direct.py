@@ -152,5 +152,6 @@ def _claimed(definition: Definition, new: NewTask | None) -> Claimed:
         scheduled_for=None,
         pass_result=False,
         previous_result=None,
+        key=None,
         waited=0.0,
     )

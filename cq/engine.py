@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -21,6 +21,7 @@ from cq.conf import conf
 from cq.exceptions import DuplicateSubmitError, Fenced, NotAllowedHere, TaskGone, TooLarge
 from cq.failpoints import failpoint
 from cq.new import NewTask
+from cq.new import as_json as _as_json
 from cq.outcome import Claimed, Count, Moved, Outcome
 from cq.states import Status
 from cq.wire import Reply, RoundTrip
@@ -47,13 +48,13 @@ def enqueue(new: NewTask) -> Inserted:
     if new.is_plain:
         rows = database.execute(sql.ENQUEUE_ONE, new.id, new.args, new.kwargs, *_shared(new))
     else:
-        rows = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args)], new.kwargs))
+        rows = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args, None)], new.kwargs))
     _wake_on_commit([new])
     return Inserted(new.id, *rows[0])
 
 
-# What tells alike tasks from each other: id and positional arguments.
-Row = tuple[UUID, str]
+# What tells alike tasks from each other: id, positional arguments, and the key if they do not all have the same.
+Row = tuple[UUID, str, str | None]
 
 
 def enqueue_many(like: NewTask, rows: Iterable[Row]) -> list[tuple[Inserted, list[Row]]]:
@@ -82,9 +83,19 @@ def _rules(new: NewTask) -> tuple[Any, ...]:
 
 
 def _alike(like: NewTask, rows: Sequence[Row], kwargs: str) -> tuple[Any, ...]:
-    ids = _array([str(task_id) for task_id, _ in rows])
-    args = f"[{','.join([text for _, text in rows])}]"
-    return like.delay, like.run_after, *_shared(like), like.held, *_rules(like), kwargs, ids, args
+    ids = _array([str(task_id) for task_id, _, _ in rows])
+    args = f"[{','.join([text for _, text, _ in rows])}]"
+    return (
+        like.delay,
+        like.run_after,
+        *_shared(like),
+        like.held,
+        *_rules(like),
+        kwargs,
+        ids,
+        args,
+        _texts([key for _, _, key in rows]),
+    )
 
 
 def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
@@ -92,10 +103,20 @@ def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
     rows = _insert_behind_unfinished(new) or _insert(sql.ENQUEUE_NEXT, new)
     if len(rows) < len(new):
         missing = {task.id: task for task in new}.keys() - {row.id for row in rows}
-        gone = [str(task.previous_id) for task in new if task.id in missing]
-        raise TaskGone(f"Task {', '.join(gone)} is no longer stored, so nothing can follow it.")
+        raise _gone([task for task in new if task.id in missing])
     _wake_on_commit(new)
     return rows
+
+
+def check_stored(new: NewTask) -> None:
+    """Refuse a successor whose predecessor is no longer stored."""
+    if state(new.previous_id) is None:
+        raise _gone([new])
+
+
+def _gone(new: Sequence[NewTask]) -> TaskGone:
+    before = ", ".join(str(task.previous_id) for task in new)
+    return TaskGone(f"Task {before} is no longer stored, so nothing can follow it.")
 
 
 def _insert_behind_unfinished(new: Sequence[NewTask]) -> list[Inserted]:
@@ -120,10 +141,6 @@ def _insert(statement: str, new: Sequence[NewTask]) -> list[Inserted]:
         return [row for part in database.slices(new, _SLICE) for row in _insert(statement, part)]
 
 
-def _as_json(new: Sequence[NewTask]) -> str:
-    return f"[{','.join(task.as_json() for task in new)}]"
-
-
 def _wake_on_commit(new: Sequence[NewTask]) -> None:
     queues = {task.queue for task in new}
     database.on_commit(lambda: notifier.wake(queues))
@@ -136,7 +153,7 @@ def adopt(parent_id: UUID, ids: Sequence[UUID]) -> set[UUID]:
 
 def ready_queues() -> list[str]:
     """Name the queues that have tasks to be claimed."""
-    return [queue for (queue,) in database.execute(sql.READY_QUEUES)]
+    return [queue for (queue,) in database.execute(sql.READY_QUEUES, conf().paused_queues)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +161,7 @@ class Wish:
     """What a process would like to claim: so many tasks of each of these queues.
 
     `suspects` are tasks under which a process has died: they are claimed only by processes that run nothing else. `looks`: which
-    queues have tasks left?
+    queues have tasks left? `own_keys` are those that the process settles in any case: is any other to be settled?
     """
 
     process_id: UUID
@@ -152,6 +169,7 @@ class Wish:
     names: Sequence[str]
     suspects: bool = False
     looks: bool = False
+    own_keys: Sequence[str] | None = None
 
 
 def claim(wish: Wish) -> list[Claimed]:
@@ -183,11 +201,12 @@ def finish(outcomes: Sequence[Outcome]) -> Finished:
 
 
 class Exchanged(NamedTuple):
-    """What a round trip came to; `ready` names the queues that have tasks left, if that was asked."""
+    """What a round trip came to; `ready` names the queues that have tasks left, if that was asked, `keys_asked` says the same of keys."""
 
     finished: Finished
     claimed: list[Claimed]
     ready: list[str] | None
+    keys_asked: bool = False
 
 
 def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
@@ -198,20 +217,26 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
     with database.round_trip() as trip:
         finishing = _Finishing(trip, outcomes) if outcomes else None
         claims = _send_claims(trip, wish) if wish else []
-        looked = trip.send(sql.READY_QUEUES) if wish and wish.looks else None
+        looked = trip.send(sql.READY_QUEUES, conf().paused_queues) if wish and wish.looks else None
+        keys = trip.send(sql.KEYS_ASKED, list(wish.own_keys)) if wish and wish.own_keys is not None else None
         trip.failpoint("exchange.before_commit")
     failpoint("exchange.after_commit")
     claimed = [Claimed(*row) for reply in claims for row in reply.rows()]
     # UPDATE … RETURNING promises no order.
     claimed.sort(key=lambda task: (-task.priority, task.run_after, task.id))
     ready = None if looked is None else [queue for (queue,) in looked.rows()]
-    return Exchanged(finishing.read() if finishing else Finished(), claimed, ready)
+    keys_asked = keys is not None and bool(keys.rows()[0][0])
+    return Exchanged(finishing.read() if finishing else Finished(), claimed, ready, keys_asked)
 
 
 def _send_claims(trip: RoundTrip, wish: Wish) -> list[Reply]:
     statement = sql.CLAIM_SUSPECTS if wish.suspects else sql.CLAIM
     shares = [(queue, share) for queue, share in wish.shares.items() if share]
-    return [trip.send(statement, wish.process_id, queue, list(wish.names), share) for queue, share in shares]
+    paused = conf().paused_queues
+    return [
+        trip.send(statement, wish.process_id, queue, queue in paused, queue, list(wish.names), share)
+        for queue, share in shares
+    ]
 
 
 @contextmanager
@@ -256,6 +281,8 @@ class _Finishing:
         else:
             self.swapped = trip.send(sql.FINISH_OWN if is_own else sql.FINISH, ids, *_columns(outcomes))
         trip.failpoint("finish.swapped")
+        if not is_own and any(task.unique_key is not None for task in made):
+            trip.send_unplanned(sql.SHORT_WAIT)
         self.made = [trip.send_unplanned(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         trip.failpoint("finish.made")
         # Behind a link of a chain there is probably another one.
@@ -323,13 +350,23 @@ def promote() -> set[str]:
     return {queue for (queue,) in database.execute(sql.PROMOTE)}
 
 
+def expire() -> list[UUID]:
+    """End what was not started in time; what follows from that is left to be settled. Return the tasks."""
+    with database.atomic():
+        ids = [task_id for (task_id,) in database.execute(sql.EXPIRE)]
+        failpoint("expire.swapped")
+        if ids:
+            database.execute(sql.ASK, *[ids] * 3)
+    return ids
+
+
 def peek() -> tuple[bool, float | None]:
-    """Say whether anything is to be settled, and in how many seconds the next delayed task is due (None: there is none)."""
+    """Say whether a task or a key is to be settled, and in how many seconds the next thing is due (None: there is none)."""
     ((to_settle, seconds),) = database.execute(sql.PEEK)
     return to_settle, seconds
 
 
-def state(task_id: UUID) -> dict[str, Any] | None:
+def state(task_id: UUID | None) -> dict[str, Any] | None:
     """Read the columns that change on a task's way, its result as text; None if it is not stored."""
     for row in database.execute(sql.STATE, task_id):
         return dict(zip(sql.STATE_COLUMNS, row, strict=True))
@@ -349,7 +386,8 @@ def revoke(ids: Sequence[UUID], *, reason: str, terminate: bool = False) -> list
 def reopen(task_id: UUID) -> list[Moved]:
     """Reopen all at and below a task that ended otherwise than in SUCCESS, with what is above and after it; return what moved.
 
-    `NotAllowedHere` says what forbids it. What is above is locked with it, so that no parent ends meanwhile.
+    `NotAllowedHere` says what forbids it, an IntegrityError that a unique key does. What is above is locked with it, so that no
+    parent ends meanwhile.
     """
     with database.read_committed():
         database.execute(sql.LOCK_IN_ORDER, list(_reopening(task_id)))
@@ -377,14 +415,26 @@ def _refuse_to_reopen(task_id: UUID) -> None:
         )
 
 
+def held_against(task_id: UUID) -> list[UUID]:
+    """Find unfinished tasks that have the unique keys of those that would be reopened with this one."""
+    ids = [found for found, target in _reopening(task_id).items() if target]
+    return [holder for (holder,) in database.execute(sql.HELD_AGAINST, ids)]
+
+
 def unfinished_after(ids: Sequence[UUID]) -> list[UUID]:
     """Find the first unfinished tasks on each way from these on through their successors."""
     return [task_id for (task_id,) in database.execute(sql.UNFINISHED_AFTER, list(ids))]
 
 
-def submit(task_id: UUID, args: str) -> None:
-    """Let a task go that was held back, with these arguments; `DuplicateSubmitError` if it has gone."""
-    rows = database.execute(sql.SUBMIT, args, task_id)
+def submit(
+    task_id: UUID, args: str, *, unique_key: str | None = None, key: str | None = None, is_coroutine: bool = False
+) -> None:
+    """Let a task go that was held back, with these arguments and what follows from them.
+
+    `DuplicateSubmitError` if it has gone; an IntegrityError if an unfinished task has its unique key.
+    """
+    with database.atomic() if unique_key is not None else nullcontext():
+        rows = database.execute(sql.SUBMIT, args, unique_key, is_coroutine, key, task_id)
     if not rows:
         raise DuplicateSubmitError(
             f"Task {task_id} was submitted already, or revoked, or is held back by its predecessor."
@@ -499,14 +549,16 @@ def look(queues: Sequence[str] | None, names: Sequence[str], *, fires: bool = Tr
     served = list(queues) if queues is not None else None
     known = list(names)
     fired = known if fires else []
-    ((*seen,),) = database.execute(sql.LOOK, served, served, known, served, served, known, fired, fired)
+    each = served, served, conf().paused_queues, known
+    ((*seen,),) = database.execute(sql.LOOK, *each, *each, fired, fired)
     return Look(*seen)
 
 
 def is_busy(queues: Sequence[str] | None, names: Sequence[str]) -> bool:
     """Say whether in these queues anything runs, can be claimed or will be retried, or anything is to be settled."""
     served = list(queues) if queues is not None else None
-    ((busy,),) = database.execute(sql.BUSY, *[served, served] * 3, list(names))
+    each = served, served, conf().paused_queues
+    ((busy,),) = database.execute(sql.BUSY, served, served, *each, *each, list(names))
     return bool(busy)
 
 

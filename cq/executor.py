@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connections, reset_queries
 
-from cq import codec, current, database, engine, outcome, registry, states
+from cq import codec, current, database, engine, outcome, registry, states, unique
 from cq.conf import conf
 from cq.definition import Definition
 from cq.engine import Finished
@@ -28,6 +28,7 @@ from cq.exceptions import Fenced, NotAllowedHere, ReturnedForeignTask, TaskNotRe
 from cq.failpoints import failpoint
 from cq.failure import describe
 from cq.models import Task
+from cq.models.task import conflict_at_the_end
 from cq.outcome import Claimed, Outcome
 from cq.retry import decide
 from cq.running import RunningTask
@@ -199,6 +200,8 @@ class _Attempt:
         except DatabaseError as error:
             if getattr(error.__cause__, "sqlstate", None) in _MARK_IS_GONE:
                 raise TransactionBroken(ENDED) from error
+            if unique.is_conflict(error):
+                raise conflict_at_the_end(ended.made) from error
             raise
         if adopts:
             self._adopt(self.running.chain_returned(Task(id=ended.result_of)))
@@ -249,6 +252,13 @@ class _Attempt:
             for connection in connections.all(initialized_only=True):
                 if connection.alias != own.alias:
                     connection.close_if_unusable_or_obsolete()
+
+
+def conflicted(ended: Outcome, error: BaseException) -> Outcome | None:
+    """Return the outcome of a body of which a task cannot be made, because somebody took its unique key; None: it is another error."""
+    if not unique.is_conflict(error):
+        return None
+    return _failed(ended.task, registry.find(ended.task.name), conflict_at_the_end(ended.made))
 
 
 def _failed(task: Claimed, definition: Definition | None, error: BaseException) -> Outcome:

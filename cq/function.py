@@ -18,6 +18,7 @@ from cq.engine import Row
 from cq.exceptions import InvalidOption
 from cq.ids import uuid7
 from cq.models import Task
+from cq.models.task import place
 from cq.new import NewTask
 from cq.options import check_call_options
 from cq.serial import drain
@@ -59,16 +60,21 @@ class TaskFunction:
         """Make a task of each of these arguments, a thousand in a statement; all or none."""
         given = list(many)
         engine.check_fanout(len(given))
-        like = Call(self.definition, (), {}, {**self.options, **check_call_options(options)}).template()
-        parts = engine.enqueue_many(like, self._rows(given, like)) if given else []
+        chosen = {**self.options, **check_call_options(options)}
+        if self.definition.has_own_unique_key(chosen) or "replace" in chosen:
+            return self._note(place([Call(self.definition, as_args(args), {}, chosen).root() for args in given]))
+        like = Call(self.definition, (), {}, chosen).template()
+        parts = engine.enqueue_many(like, self._rows(given, like, chosen)) if given else []
         return self._note([task for inserted, rows in parts for task in Task.made_alike(like, rows, inserted)])
 
-    def _rows(self, many: Sequence[Arguments], like: NewTask) -> Iterator[Row]:
+    def _rows(self, many: Sequence[Arguments], like: NewTask, options: Mapping[str, Any]) -> Iterator[Row]:
+        has_own_key = self.definition.has_own_key(options)
         for given in many:
             args = as_args(given)
             if not like.held:
                 self.definition.bind(args, {})
-            yield uuid7(), encode(args, {})[0]
+            key = self.definition.key_of(args, {}, options) if has_own_key else None
+            yield uuid7(), encode(args, {})[0], key
 
     async def adelay(self, *args: Any, **kwargs: Any) -> Task:
         """Do what `delay` does, in a coroutine."""
@@ -85,6 +91,8 @@ class TaskFunction:
     @classmethod
     def _enqueue(cls, call: Call) -> Task:
         new = call.root()
+        if new.unique_key is not None:
+            return cls._note(place([new]))[0]
         return cls._note([Task.made(new, engine.enqueue(new))])[0]
 
     @staticmethod
@@ -92,7 +100,8 @@ class TaskFunction:
         running = current.task()
         if running is not None:
             for task in tasks:
-                running.note_enqueued(task)
+                if task.created:
+                    running.note_enqueued(task)
         elif conf().SERIAL and tasks:
             drain()
             for task in tasks:

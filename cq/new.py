@@ -1,6 +1,7 @@
 """A task that is to be inserted: plain values, arguments already encoded."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -62,6 +63,8 @@ class NewTask:
             "rate_starts": self.rate and self.rate.starts,
             "rate_seconds": self.rate and self.rate.seconds,
             "is_coroutine": self.is_coroutine,
+            "result_ttl": self.result_ttl,
+            "held": self.held,
         }
 
     def as_json(self) -> str:
@@ -87,3 +90,8 @@ class NewTask:
             }
         )
         return f'{plain[:-1]}, "args": {self.args}, "kwargs": {self.kwargs}}}'
+
+
+def as_json(new: Sequence[NewTask]) -> str:
+    """Return rows as one JSON list, for `jsonb_to_recordset`."""
+    return f"[{','.join(task.as_json() for task in new)}]"

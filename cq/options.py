@@ -19,6 +19,7 @@ from cq.retry import validate_backoff_data, validate_policy
 _LONGEST_DELAY = timedelta(days=36_525)
 _LONGEST_RUN = timedelta(days=366)
 _LONGEST_KEPT = timedelta(days=24_000)
+_LONGEST_REFERENCE = 200
 _MOST_AT_ONCE = 1_000_000
 _RATE = re.compile(r"([1-9][0-9]{0,6})/([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -164,7 +165,12 @@ def check_instance(name: str) -> Callable[[Any], str | None]:
             return None
         if not isinstance(value, models.Model) or value.pk is None:
             raise InvalidOption(f"{name}={value!r}: expected a saved model instance.")
-        return reference(value)
+        named = reference(value)
+        if len(named) > _LONGEST_REFERENCE:
+            raise InvalidOption(
+                f"{name}={brief(named)}: model and key together take {len(named)} characters; {_LONGEST_REFERENCE} can be stored."
+            )
+        return named
 
     return check
 

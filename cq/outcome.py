@@ -33,6 +33,7 @@ class Claimed(NamedTuple):
     scheduled_for: datetime | None
     pass_result: bool
     previous_result: str | None
+    key: str | None
     waited: float  # seconds from when it was due
 
 

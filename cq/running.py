@@ -6,17 +6,20 @@ body. A body that raises, dies or is revoked leaves nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from cq import codec
+from cq import codec, unique
 from cq.call import Arguments, Callee, call_of
 from cq.conf import conf
 from cq.exceptions import NotAllowedHere, ReturnedForeignTask, TaskFinished, TooLarge
 from cq.models import Task
+from cq.models.task import conflict, refuse_conflicts
 from cq.new import NewTask
 from cq.outcome import Claimed
 
@@ -42,6 +45,7 @@ class RunningTask:
         self.scheduled_for: datetime | None = claimed.scheduled_for
         self.made: list[NewTask] = []
         self.enqueued: dict[UUID, UUID | None] = {}
+        self._unique: dict[unique.Unique, Task] = {}
 
     def __repr__(self) -> str:
         return f"<running {self.name} {self.id} attempt {self.attempt}>"
@@ -93,12 +97,16 @@ class RunningTask:
     def subtask(
         self, func: Callee, args: Arguments = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Task:
-        """Make a subtask. It starts when this body has returned; this task ends when all its subtasks have."""
+        """Make a subtask. It starts when this body has returned; this task ends when all its subtasks have.
+
+        `UniqueConflict` if a task that has not ended has its unique key; a coroutine may fail with it at its end instead.
+        """
         return self._add(call_of(func, args, kwargs, options).subtask(), self.id, self.depth + 1)
 
     def subtask_many(self, func: Callee, many: Iterable[Arguments], **options: Any) -> list[Task]:
         """Make a subtask for each of these arguments."""
-        return [self.subtask(func, args, **options) for args in many]
+        made = [call_of(func, args, None, options).subtask() for args in many]
+        return self._add_all(made, self.id, self.depth + 1)
 
     def chain(
         self,
@@ -125,6 +133,25 @@ class RunningTask:
         return self._add(call_of(func, args, kwargs, options).subtask(), self.parent_id, self.depth)
 
     def _add(self, new: NewTask, parent_id: UUID | None, depth: int) -> Task:
+        return self._add_all([new], parent_id, depth)[0]
+
+    def _add_all(self, made: Sequence[NewTask], parent_id: UUID | None, depth: int) -> list[Task]:
+        self._refuse_conflicts([new for new in made if new.unique_key is not None])
+        return [self._keep(new, parent_id, depth) for new in made]
+
+    def _refuse_conflicts(self, made: Sequence[NewTask]) -> None:
+        """Refuse unique keys of what this body has made, or of stored tasks, where a query is possible: not on an event loop.
+
+        Somebody may take one until this body ends all the same. Then it fails.
+        """
+        keys = Counter(unique.of(new) for new in made)
+        for new in made:
+            if (key := unique.of(new)) in self._unique or keys[key] > 1:
+                raise conflict(new.name, new.unique_key, self._unique.get(key))
+        if made and not self._is_direct and not _is_on_a_loop():
+            refuse_conflicts(made)
+
+    def _keep(self, new: NewTask, parent_id: UUID | None, depth: int) -> Task:
         if not self._is_open:
             raise TaskFinished(f"The body of task {self.id} has ended; nothing can be added to it any more.")
         limits = conf()
@@ -141,7 +168,10 @@ class RunningTask:
         new.maker_id = self.id
         new.maker_claims = self._claimed.claims
         self.made.append(new)
-        return Task.made(new, None, self)
+        task = Task.made(new, None, self)
+        if new.unique_key is not None:
+            self._unique[unique.of(new)] = task
+        return task
 
     def note_enqueued(self, new: NewTask | Task) -> None:
         """Remember a task that this body enqueued for itself: it may return it."""
@@ -181,6 +211,13 @@ class RunningTask:
                 "(A function that is atomic may also return what it made with delay() itself.)"
             )
         return chain
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        return asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False
 
 
 class Parent:

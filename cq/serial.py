@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from uuid import UUID, uuid4
 
 from asgiref.sync import async_to_sync
+from django.db import IntegrityError
 
-from cq import database, engine, executor, notifier, registry, settle
+from cq import admission, database, engine, executor, notifier, registry, settle
 from cq.engine import Finished, Wish
 from cq.exceptions import Fenced
 from cq.outcome import Claimed, Outcome
@@ -23,16 +24,22 @@ def drain(max_tasks: int | None = None) -> int:
     runs = 0
     with _registered() as (worker_id, process_id):
         while max_tasks is None or runs < max_tasks:
-            settle.settle_all()
-            engine.promote()
+            _see_to_what_is_due()
             engine.heartbeat(worker_id)
             claimed = _claim_one(process_id)
             if claimed is None:
                 break
             _run(claimed)
             runs += 1
-        settle.settle_all()
+        _see_to_what_is_due()
     return runs
+
+
+def _see_to_what_is_due() -> None:
+    engine.expire()
+    settle.settle_all()
+    engine.promote()
+    admission.admit_all()
 
 
 def _claim_one(process_id: UUID) -> Claimed | None:
@@ -60,6 +67,10 @@ def _write(outcome: Outcome) -> Finished | None:
             return engine.finish_own(outcome)
     except Fenced:
         return None
+    except IntegrityError as error:
+        if (instead := executor.conflicted(outcome, error)) is None:
+            raise
+        return _write(instead)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def _carry_revokes_down(ids: Sequence[UUID], settled: Settled) -> None:
 def _release_successors(ids: Sequence[UUID], settled: Settled) -> None:
     if not ids:
         return
-    for task_id, status, queue in database.execute(sql.SETTLE_RELEASE, ids):
+    for task_id, status, queue in database.execute(sql.SETTLE_RELEASE, ids, ids):
         if status == Status.SKIPPED:
             settled.ended.append(task_id)
         else:

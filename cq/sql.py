@@ -13,6 +13,8 @@ from cq import states
 from cq.states import sql_list
 
 NOW = "statement_timestamp()"
+# Between its claim and its start, no task waits in a process for longer than these seconds.
+LONGEST_WAIT = 0.1
 # Read after the statement's snapshot was taken, so later than all that it sees: a parent ends after its subtasks, and a
 # successor starts after its predecessor, also on paper.
 LATER = "clock_timestamp()"
@@ -27,15 +29,22 @@ _GIVEN = """jsonb_to_recordset(%s::jsonb) AS d(
     parent_id uuid, previous_id uuid, maker_id uuid, maker_claims int, force_chain boolean, pass_result boolean,
     options jsonb, created_by text, subject text, args jsonb, kwargs jsonb, expires float8, at_most_once boolean,
     unique_key text, key text, key_limit int, rate_starts int, rate_seconds int, is_coroutine boolean)"""
+_GIVEN_ROOTS = f"{_GIVEN[:-1]}, result_ttl int, held boolean)"
 _COLUMNS = """id, name, queue, priority, delay, parent_id, previous_id, force_chain, pass_result,
     options, created_by, subject, args, kwargs, expires, at_most_once, unique_key, key, key_limit, rate_starts, rate_seconds,
     is_coroutine, admitted, workflow_id, depth, run_after, start_by, status, finished_at, reason"""
 _RULES = """d.expires, coalesce(d.at_most_once, false), d.unique_key, d.key, d.key_limit, d.rate_starts, d.rate_seconds,
     coalesce(d.is_coroutine, false), d.key IS NULL"""
+_ALIKE_RULES = _RULES.replace("d.key,", "coalesce(given.key, d.key),").replace(
+    "d.key IS NULL", "coalesce(given.key, d.key) IS NULL"
+)
 _START_BY = "due + make_interval(secs => d.expires)"
 _PLAIN = f"""d.id, d.name, d.queue, d.priority, make_interval(secs => d.delay), d.parent_id, d.previous_id, d.force_chain,
     d.pass_result, d.options, d.created_by, d.subject, d.args, d.kwargs, {_RULES}"""
 _INSERTED = "id, status, run_after, created_at, parent_id, workflow_id, depth, finished_at, reason"
+# What a unique key forbids; the same as the index's.
+_UNIQUE = f"(name, unique_key) WHERE unique_key IS NOT NULL AND status IN ({_UNFINISHED})"
+UNIQUE_INDEX = "cq_task_unique"
 # When a new row is due: the past means now.
 _DUE = f"GREATEST({NOW}, d.run_after, {NOW} + make_interval(secs => coalesce(d.delay, 0)))"
 _QUEUED_OR_SCHEDULED = f"CASE WHEN due > {NOW} THEN 'SCHEDULED' ELSE 'QUEUED' END"
@@ -47,7 +56,8 @@ _RELEASE = f"""
     run_after = due, start_by = due + make_interval(secs => t.expires),
     finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
 
-# Insert tasks that refer to no other task, and are alike but for their ids and positional arguments; so they are alike in what is decided.
+# Insert tasks that refer to no other task, and are alike but for their ids, positional arguments and (if those differ) keys; so they
+# are alike in what is decided.
 ENQUEUE = f"""
 WITH call AS MATERIALIZED (
     SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after, %s::text AS name, %s::text AS queue,
@@ -59,11 +69,11 @@ inserted AS (
     INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
                          key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
                          run_after, start_by, status)
-    SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
-           CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, d.delay, due, {_START_BY},
+    SELECT given.id, given.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_ALIKE_RULES},
+           d.result_ttl, CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, d.delay, due, {_START_BY},
            CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
       FROM call AS d, LATERAL (SELECT GREATEST({NOW}, d.run_after, {NOW} + coalesce(d.delay, interval '0'))) AS at(due),
-           ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb)) AS given(id, args)
+           ROWS FROM (unnest(%s::uuid[]), jsonb_array_elements(%s::jsonb), unnest(%s::text[])) AS given(id, args, key)
     RETURNING status, run_after, created_at)
 SELECT status, run_after, created_at FROM inserted LIMIT 1
 """
@@ -74,9 +84,66 @@ INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_b
 VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s::jsonb, %s, %s, %s, 'QUEUED') RETURNING status, run_after, created_at
 """
 
+# Insert tasks that refer to no other, each unless an unfinished one has its unique key. In the order of the keys, so that lists of the
+# same keys do not wait for each other crosswise.
+ENQUEUE_UNIQUE = f"""
+INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
+                     key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
+                     run_after, start_by, status)
+SELECT d.id, d.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
+       CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, make_interval(secs => d.delay), due, {_START_BY},
+       CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
+  FROM {_GIVEN_ROOTS}, LATERAL (SELECT {_DUE}) AS at(due) ORDER BY d.name, d.unique_key, d.id
+    ON CONFLICT {_UNIQUE} DO NOTHING
+RETURNING id, status, run_after, created_at
+"""
+
+# Who has these unique keys?
+HOLDERS = f"""
+SELECT t.name, t.unique_key, t.id FROM unnest(%s::text[], %s::text[]) AS g(name, unique_key)
+  JOIN cq_task t ON t.name = g.name AND t.unique_key = g.unique_key AND t.status IN ({_UNFINISHED})
+"""
+
+# Let those that have these unique keys and have not started take over arguments, or when they are due. Waits for whoever has one of
+# them, in id order: what was replaced must not be lost. One that is due later gives its place back.
+REPLACE = f"""
+WITH what AS (SELECT %s::boolean AS arguments, %s::boolean AS dates),
+mine AS MATERIALIZED (
+    SELECT t.id AS held_id, t.status AS was, t.key AS was_key, what.arguments AND NOT t.pass_result AS takes_arguments,
+           what.dates AS takes_dates, due, d.*
+      FROM what, {_GIVEN_ROOTS} JOIN cq_task t ON t.name = d.name AND t.unique_key = d.unique_key,
+           LATERAL (SELECT {_DUE}) AS at(due)
+     WHERE t.status IN ('PENDING', 'SCHEDULED', 'QUEUED') AND t.attempt = 0 ORDER BY t.id FOR NO KEY UPDATE OF t),
+decided AS MATERIALIZED (
+    SELECT *, CASE WHEN NOT takes_dates OR was = 'PENDING' THEN was ELSE {_QUEUED_OR_SCHEDULED} END AS target,
+           CASE WHEN takes_arguments THEN key ELSE was_key END AS new_key
+      FROM mine),
+asked AS (
+    INSERT INTO cq_keyrequest (key)
+    SELECT was_key FROM decided WHERE was = 'QUEUED' AND was_key IS NOT NULL
+    UNION SELECT new_key FROM decided WHERE was = 'QUEUED' AND new_key IS NOT NULL)
+UPDATE cq_task t
+   SET status = target, key = new_key,
+       admitted = CASE WHEN was = 'QUEUED' AND target = 'QUEUED' AND was_key IS NOT DISTINCT FROM new_key THEN t.admitted
+                       ELSE new_key IS NULL END,
+       args = CASE WHEN takes_arguments THEN d.args ELSE t.args END,
+       kwargs = CASE WHEN takes_arguments THEN d.kwargs ELSE t.kwargs END,
+       key_limit = CASE WHEN takes_arguments THEN d.key_limit ELSE t.key_limit END,
+       rate_starts = CASE WHEN takes_arguments THEN d.rate_starts ELSE t.rate_starts END,
+       rate_seconds = CASE WHEN takes_arguments THEN d.rate_seconds ELSE t.rate_seconds END,
+       is_coroutine = CASE WHEN takes_arguments THEN coalesce(d.is_coroutine, false) ELSE t.is_coroutine END,
+       delay = CASE WHEN takes_dates THEN make_interval(secs => d.delay) ELSE t.delay END,
+       run_after = CASE WHEN takes_dates THEN due ELSE t.run_after END,
+       start_by = CASE WHEN takes_dates THEN due + make_interval(secs => t.expires) ELSE t.start_by END
+  FROM decided AS d
+ WHERE t.id = d.held_id
+   AND (t.status = 'PENDING' OR t.status IN ({states.PROMOTE.guard}) OR t.status IN ({states.POSTPONE.guard}))
+RETURNING t.status, t.queue
+"""
+
 # Insert successors of stored tasks, resolved at once where the predecessor has ended. A missing row: the predecessor is gone.
 # The predecessor is locked against removal, the parent against ending unseen; a settle request sees to what is in flight.
-ENQUEUE_NEXT = f"""
+_ENQUEUE_NEXT = f"""
 WITH d AS MATERIALIZED (SELECT * FROM {_GIVEN}),
 before AS MATERIALIZED (
     SELECT id, status, parent_id, coalesce(workflow_id, id) AS workflow_id FROM cq_task
@@ -96,6 +163,7 @@ inserted AS (
                WHEN before.status IN ({_UNFINISHED}) THEN 'PENDING'
                WHEN before.status = 'SUCCESS' OR d.force_chain AND before.status <> 'REVOKED' THEN {_QUEUED_OR_SCHEDULED}
                ELSE 'SKIPPED' END) AS decided(status)
+    {{on_conflict}}
     RETURNING {_INSERTED}, previous_id),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
@@ -103,6 +171,9 @@ asked AS (
     UNION SELECT parent_id FROM inserted WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
 SELECT {_INSERTED} FROM inserted
 """
+ENQUEUE_NEXT = _ENQUEUE_NEXT.format(on_conflict="")
+# The same, unless an unfinished task has the unique key.
+ENQUEUE_NEXT_UNIQUE = _ENQUEUE_NEXT.format(on_conflict=f"ON CONFLICT {_UNIQUE} DO NOTHING")
 
 # The same for one whose predecessor is unfinished and has no parent, in a third of the time; no row: it is another case.
 ENQUEUE_NEXT_ONE = f"""
@@ -140,9 +211,13 @@ asked AS (
 SELECT DISTINCT queue FROM inserted WHERE status <> 'PENDING'
 """
 
+# A list of outcomes does not wait long for whoever is just making a task with the unique key of one that they leave.
+SHORT_WAIT = "SET LOCAL lock_timeout = '10ms'"
+
 # Make a chain that the body itself has enqueued its subtask.
 ADOPT = """
-UPDATE cq_task t SET parent_id = maker.id, workflow_id = coalesce(maker.workflow_id, maker.id), depth = maker.depth + 1
+UPDATE cq_task t SET parent_id = maker.id, workflow_id = coalesce(maker.workflow_id, maker.id), depth = maker.depth + 1,
+       result_ttl = NULL, prune_after = NULL
   FROM cq_task maker WHERE maker.id = %s AND t.id = ANY(%s::uuid[]) AND t.parent_id IS NULL
 RETURNING t.id
 """
@@ -156,25 +231,50 @@ WITH RECURSIVE ready AS (
              ORDER BY t.queue LIMIT 1)
       FROM ready WHERE ready.queue IS NOT NULL)
 """
-READY_QUEUES = f"{_READY_QUEUES} SELECT queue FROM ready WHERE queue IS NOT NULL"
+# Is nothing to be claimed from a queue? What was said at run time counts, else what the settings say: by name, or as a list of names.
+_PAUSED = "coalesce((SELECT q.paused FROM cq_queue q WHERE q.name = {queue}), {by_settings})"
+_ONE_PAUSED = _PAUSED.format(queue="%s", by_settings="%s")
+_ANY_PAUSED = _PAUSED.format(queue="{queue}", by_settings="{queue} = ANY(%s::text[])")
+READY_QUEUES = f"""
+{_READY_QUEUES}
+SELECT queue FROM ready WHERE queue IS NOT NULL AND NOT {_ANY_PAUSED.format(queue="ready.queue")}
+"""
+
+# Pause a queue or let it go on; no row: it was so already.
+PAUSE = f"""
+INSERT INTO cq_queue AS q (name, paused, changed_at)
+SELECT said.name, said.paused, {NOW} FROM (SELECT %s::text AS name, %s::boolean AS paused) AS said
+ WHERE {_ONE_PAUSED} <> %s
+    ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, changed_at = excluded.changed_at WHERE q.paused <> excluded.paused
+RETURNING q.name
+"""
+HAS_QUEUE = "SELECT 1 FROM cq_queue WHERE name = %s"
+# Is a queue paused?
+IS_PAUSED = f"SELECT {_ONE_PAUSED}"
+
+# What must hold for a claim, as far as the task's own row tells, and who comes first. (`explain` says which of it does not.)
+_IS_READY = f"status IN ({states.CLAIM.guard}) AND admitted"
+_IS_IN_TIME = f"(start_by IS NULL OR start_by > {NOW} OR attempt > 0)"
+_BEST = "priority DESC, run_after, id"
+_IS_ALIVE = f"w.lease_until > {NOW}"
 
 # Take the best ready tasks of one queue for a living process.
 _CLAIM = f"""
 WITH me AS MATERIALIZED (
     SELECT p.id, w.host || '/' || p.pid AS label FROM cq_process p JOIN cq_worker w ON w.id = p.worker_id
-     WHERE p.id = %s AND p.ended_at IS NULL AND w.lease_until > {NOW} FOR KEY SHARE OF w FOR SHARE OF p)
+     WHERE p.id = %s AND p.ended_at IS NULL AND {_IS_ALIVE} AND NOT {_ONE_PAUSED}
+       FOR KEY SHARE OF w FOR SHARE OF p)
 UPDATE cq_task t
    SET status = '{states.CLAIM.target}', claims = t.claims + 1, attempt = t.attempt + 1, process_id = me.id, worker = me.label,
        started_at = {LATER}, ended_at = NULL, outcome = NULL, admitted = t.key IS NULL
   FROM me
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task
-         WHERE status IN ({states.CLAIM.guard}) AND admitted AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}}
-           AND (start_by IS NULL OR start_by > {NOW} OR attempt > 0)
-         ORDER BY priority DESC, run_after, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
+         WHERE {_IS_READY} AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}} AND {_IS_IN_TIME}
+         ORDER BY {_BEST} LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
-    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END,
+    CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END, t.key,
     extract(epoch FROM {LATER} - t.run_after)::float8
 """
 # Those under which no process has died …
@@ -366,21 +466,32 @@ asked AS (
 SELECT id FROM revoked
 """
 
-# Release or skip the successors of tasks that have ended.
+# Release or skip the successors of tasks that have ended, and on through those that are skipped: along a chain as far as it is free.
+# A link that is not asked for has no successor yet; whoever chains onto it now leaves a request of his own.
 SETTLE_RELEASE = f"""
-WITH ready AS MATERIALIZED (
-    SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs,
-           {_RELEASED_DUE} AS due
+WITH RECURSIVE walk AS (
+    SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs
       FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
      WHERE n.previous_id = ANY(%s::uuid[]) AND n.status IN ({states.RELEASE.guard}) AND before.status IN ({_TERMINAL})
        AND (before.status <> 'REVOKED' OR n.created_at >= before.finished_at)
-     LIMIT 5000 FOR NO KEY UPDATE OF n SKIP LOCKED),
+    UNION ALL
+    SELECT n.id, n.force_chain FROM walk JOIN cq_task n ON n.previous_id = walk.id
+     WHERE NOT walk.runs AND n.status IN ({states.RELEASE.guard})),
+near AS MATERIALIZED (SELECT * FROM walk LIMIT 1000),
+free AS MATERIALIZED (
+    SELECT n.id, n.previous_id, near.runs, {_RELEASED_DUE} AS due FROM near JOIN cq_task n USING (id)
+     WHERE n.status IN ({states.RELEASE.guard}) FOR NO KEY UPDATE OF n SKIP LOCKED),
+sure AS (
+    SELECT * FROM free WHERE previous_id = ANY(%s::uuid[])
+    UNION ALL
+    SELECT free.* FROM sure JOIN free ON free.previous_id = sure.id),
 moved AS (
-    UPDATE cq_task t SET {_RELEASE} FROM ready WHERE t.id = ready.id
+    UPDATE cq_task t SET {_RELEASE} FROM sure WHERE t.id = sure.id
     RETURNING t.id, t.parent_id, t.status, t.queue),
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
-    SELECT id FROM moved WHERE status = 'SKIPPED'
+    SELECT s.id FROM sure s WHERE NOT s.runs AND EXISTS (
+        SELECT 1 FROM cq_task n WHERE n.previous_id = s.id AND n.status = 'PENDING' AND NOT n.id IN (SELECT id FROM sure))
     UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
 SELECT id, status, queue FROM moved
 """
@@ -421,10 +532,127 @@ UPDATE cq_task t SET status = '{states.PROMOTE.target}'
 RETURNING t.queue
 """
 
-# Is anything to be settled, and in how many seconds is the next delayed task due?
-PEEK = f"""
-SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
-       (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED}))
+# End what was not started in time. What has started once, it never comes too late for.
+EXPIRE = f"""
+UPDATE cq_task t
+   SET status = '{states.EXPIRE.target}', finished_at = {NOW}, prune_after = {NOW} + make_interval(secs => t.result_ttl),
+       reason = format('It was not started within %%s s after it was due.', t.expires)
+ WHERE t.id = ANY(ARRAY(
+        SELECT id FROM cq_task WHERE status IN ({states.EXPIRE.guard}) AND attempt = 0 AND start_by <= {NOW}
+         ORDER BY start_by LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING t.id
+"""
+
+# In how many seconds is the next delayed task due, or the next one too late, or may a rate let the next one start?
+_NEXT_DUE = f"""(SELECT extract(epoch FROM LEAST(
+    (SELECT min(run_after) FROM cq_task WHERE status IN ({_DELAYED})),
+    (SELECT min(start_by) FROM cq_task WHERE status = 'QUEUED' AND attempt = 0 AND start_by IS NOT NULL),
+    (SELECT min(look_at) FROM cq_key WHERE look_at IS NOT NULL)) - {NOW})::float8)"""
+_TO_SETTLE = "EXISTS (SELECT 1 FROM cq_settlerequest) OR EXISTS (SELECT 1 FROM cq_keyrequest)"
+
+# Is anything to be settled, a task or a key, and when is the next thing due?
+PEEK = f"SELECT {_TO_SETTLE}, {_NEXT_DUE}"
+
+# Is any key to be settled besides these? In the order of the index, which learns on the way what is gone: else a key that is busy
+# gets slower and slower until the next vacuum.
+KEYS_ASKED = "SELECT (SELECT true FROM cq_keyrequest WHERE NOT key = ANY(%s::text[]) ORDER BY key LIMIT 1) IS NOT NULL"
+
+# Which keys are to be settled, from this one on: asked for, or because their rate lets the next one start?
+KEYS = f"""
+WITH RECURSIVE asked AS (
+    (SELECT key, 1 AS n FROM cq_keyrequest WHERE key > %s ORDER BY key LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.key FROM cq_keyrequest r WHERE r.key > asked.key ORDER BY r.key LIMIT 1), n + 1
+      FROM asked WHERE asked.key IS NOT NULL AND n < %s)
+SELECT key FROM asked WHERE key IS NOT NULL
+ UNION (SELECT name FROM cq_key WHERE look_at <= {NOW} AND name > %s ORDER BY name LIMIT %s)
+ ORDER BY 1 LIMIT %s
+"""
+
+# Make the keys that nobody has had yet. By itself: whoever makes the same one waits for this statement only.
+KEY_MAKE = """
+INSERT INTO cq_key (name)
+SELECT name FROM unnest(%s::text[]) AS g(name)
+ WHERE NOT EXISTS (SELECT 1 FROM cq_key k WHERE k.name = g.name) ORDER BY name ON CONFLICT DO NOTHING
+"""
+
+# Lock the keys, in order. Somebody else is on those that are missing, and their requests stay.
+KEY_LOCK = "SELECT name FROM cq_key WHERE name = ANY(%s::text[]) ORDER BY name FOR NO KEY UPDATE SKIP LOCKED"
+
+# Delete their requests. BEFORE counting, as in SETTLE_TAKE.
+KEY_TAKE = "DELETE FROM cq_keyrequest WHERE key = ANY(%s::text[])"
+
+# `admitted >= true` and `admitted < true` say what `admitted` and `NOT admitted` do, but to no index than that of the keys: where little
+# is known of a table that has just grown, the planner takes any partial index for short, and walks all that is ready or waiting.
+# A place is taken by what runs, by a body that may still run although its task moved on, and by what is admitted already.
+_TAKEN = """(SELECT count(*) FROM cq_task t WHERE t.key = g.key AND t.status = 'RUNNING')
+        + (SELECT count(*) FROM cq_lingering l WHERE l.key = g.key)
+        + (SELECT count(*) FROM cq_task t WHERE t.key = g.key AND t.status = 'QUEUED' AND t.admitted >= true)"""
+_PLACES = (
+    "LEAST(coalesce({row}.key_limit, 2147483647), CASE WHEN {row}.is_coroutine THEN coroutines ELSE functions END)"
+)
+_WAITING = """t.key = {key} AND t.status = 'QUEUED' AND t.admitted < true
+             AND NOT EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id)"""
+_IN_LINE = "t.status, t.admitted, t.priority DESC, t.run_after, t.id"
+# A start that a process has not begun with any more when it gave it back is none.
+_STARTS = """t.key = w.key AND t.started_at > w.since AND (t.status = 'RUNNING' OR t.outcome IS NOT NULL)
+               AND NOT EXISTS (SELECT 1 FROM cq_pastattempt p WHERE p.task_id = t.id AND p.number = t.attempt)"""
+
+# Admit of each key as many as there are places and starts left for: in the order of the ready index, and nobody past one that must
+# wait. Then say when a rate lets the next one start, ask again where there may be more to do, and forget keys that have no tasks.
+ADMIT = f"""
+WITH living AS MATERIALIZED (
+    SELECT coalesce(sum(slots), 0) AS functions, coalesce(sum(coroutines), 0) AS coroutines
+      FROM cq_worker WHERE lease_until > {NOW}),
+taken AS MATERIALIZED (
+    SELECT g.key, {_TAKEN} AS places FROM unnest(%s::text[]) AS g(key)),
+sized AS MATERIALIZED (
+    SELECT taken.key, places, functions, coroutines,
+           LEAST(1000, GREATEST(0, LEAST({_PLACES.format(row="first")} - places, first.rate_starts))) + 1 AS size
+      FROM living, taken, LATERAL (
+           SELECT t.key_limit, t.rate_starts, t.is_coroutine FROM cq_task t WHERE {_WAITING.format(key="taken.key")}
+            ORDER BY {_IN_LINE} LIMIT 1) AS first),
+waiting AS MATERIALIZED (
+    SELECT sized.*, c.*, row_number() OVER (PARTITION BY sized.key ORDER BY c.priority DESC, c.run_after, c.id) AS n
+      FROM sized, LATERAL (
+           SELECT t.id, t.priority, t.run_after, t.key_limit, t.rate_starts, t.rate_seconds, t.is_coroutine
+             FROM cq_task t WHERE {_WAITING.format(key="sized.key")}
+            ORDER BY {_IN_LINE} LIMIT sized.size) AS c),
+begun AS MATERIALIZED (
+    SELECT w.key, w.rate_seconds, s.starts, LEAST(s.oldest, {NOW}) + (w.rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS look_at,
+           (SELECT count(*) FROM cq_task t WHERE t.key = w.key AND t.status = 'QUEUED' AND t.admitted >= true) AS admitted
+      FROM (SELECT DISTINCT key, rate_seconds, {NOW} - (rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS since
+              FROM waiting WHERE rate_starts IS NOT NULL) AS w,
+           LATERAL (
+               SELECT count(*) AS starts, min(started_at) AS oldest FROM (
+                   SELECT t.started_at FROM cq_task t WHERE {_STARTS}
+                   UNION ALL
+                   SELECT p.started_at FROM cq_task t JOIN cq_pastattempt p ON p.task_id = t.id
+                    WHERE t.key = w.key AND t.started_at > w.since AND p.started_at > w.since) AS a) AS s),
+judged AS MATERIALIZED (
+    SELECT waiting.*, places + n <= {_PLACES.format(row="waiting")} AS has_place,
+           rate_starts IS NULL OR starts + admitted + n <= rate_starts AS has_start, look_at
+      FROM waiting LEFT JOIN begun USING (key, rate_seconds)),
+line AS MATERIALIZED (
+    SELECT key, id, n, size, has_start, look_at, bool_and(has_place AND has_start) OVER (PARTITION BY key ORDER BY n) AS fits FROM judged),
+free AS MATERIALIZED (
+    SELECT id FROM cq_task WHERE id = ANY(ARRAY(SELECT id FROM line WHERE fits)) AND status = 'QUEUED' AND admitted < true
+       FOR NO KEY UPDATE SKIP LOCKED),
+moved AS (
+    UPDATE cq_task t SET admitted = true FROM free WHERE t.id = free.id
+    RETURNING t.id, t.queue),
+again AS (
+    INSERT INTO cq_keyrequest (key)
+    SELECT DISTINCT key FROM line WHERE fits AND (NOT id = ANY(ARRAY(SELECT id FROM moved)) OR n = size) RETURNING key),
+later AS MATERIALIZED (
+    SELECT taken.key, min(line.look_at) FILTER (WHERE NOT fits AND NOT has_start) AS look_at
+      FROM taken LEFT JOIN line USING (key) WHERE places > 0 OR id IS NOT NULL GROUP BY taken.key),
+marked AS (
+    UPDATE cq_key k SET look_at = later.look_at FROM later WHERE k.name = later.key AND k.look_at IS DISTINCT FROM later.look_at),
+forgotten AS (DELETE FROM cq_key k USING taken WHERE k.name = taken.key AND NOT EXISTS (SELECT 1 FROM later WHERE later.key = taken.key))
+SELECT queue, NULL::float8 FROM moved GROUP BY queue
+ UNION ALL SELECT NULL, 0 WHERE EXISTS (SELECT 1 FROM again)
+ UNION ALL SELECT NULL, extract(epoch FROM min(look_at) - {NOW})::float8 FROM later HAVING min(look_at) IS NOT NULL
 """
 
 # Stop these tasks, where they are unfinished. In id order: a person may revoke several in one transaction.
@@ -453,10 +681,18 @@ SELECT id FROM after WHERE status IN ({_UNFINISHED})
 # Let a task go that was held back until it was submitted.
 SUBMIT = f"""
 UPDATE cq_task t SET status = {_QUEUED_OR_SCHEDULED}, run_after = due, args = %s::jsonb, prune_after = NULL,
+       unique_key = coalesce(t.unique_key, %s), key = new_key, is_coroutine = new_key IS NOT NULL AND %s, admitted = new_key IS NULL,
        start_by = due + make_interval(secs => t.expires)
-  FROM (SELECT id, GREATEST({NOW}, run_after, {NOW} + coalesce(delay, interval '0')) AS due FROM cq_task WHERE id = %s) AS held
+  FROM (SELECT id, GREATEST({NOW}, run_after, {NOW} + coalesce(delay, interval '0')) AS due, coalesce(%s, key) AS new_key
+          FROM cq_task WHERE id = %s) AS held
  WHERE t.id = held.id AND t.status IN ({states.RELEASE.guard}) AND t.previous_id IS NULL
 RETURNING t.queue
+"""
+
+# Which unfinished tasks have the unique keys of these?
+HELD_AGAINST = f"""
+SELECT holder.id FROM cq_task t JOIN cq_task holder ON holder.name = t.name AND holder.unique_key = t.unique_key
+ WHERE t.id = ANY(%s::uuid[]) AND holder.status IN ({_UNFINISHED})
 """
 
 _UNSTARTED = "status = 'REVOKED' AND claims = 0 AND previous_id IS NOT NULL"
@@ -524,6 +760,7 @@ past AS (
 moved AS (
     UPDATE cq_task t
        SET status = target, finished_at = NULL, reason = NULL, terminate = false, start_by = NULL, prune_after = NULL,
+           admitted = t.key IS NULL,
            retries = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.retries END,
            crashes = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.crashes END,
            transients = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.transients END,
@@ -546,10 +783,20 @@ HEARTBEAT = f"""
 UPDATE cq_worker SET lease_until = {NOW} + make_interval(secs => %s) WHERE id = %s AND lease_until > {NOW} RETURNING id
 """
 
-# Enter a worker, a process; another keeper may have done it.
+# Enter a worker, a process; another keeper may have done it. With the worker there are more places: all keys that have tasks waiting
+# are to be settled. One step of the index per key, not per task.
 ENTER_WORKER = f"""
-INSERT INTO cq_worker (id, host, pid, version, queues, names, slots, coroutines, lease_until)
-VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s, {NOW} + make_interval(secs => %s)) ON CONFLICT (id) DO NOTHING
+WITH RECURSIVE entered AS (
+    INSERT INTO cq_worker (id, host, pid, version, queues, names, slots, coroutines, lease_until)
+    VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb, %s, %s, {NOW} + make_interval(secs => %s)) ON CONFLICT (id) DO NOTHING),
+present AS (
+    (SELECT key FROM cq_task WHERE key IS NOT NULL AND status IN ('QUEUED', 'RUNNING') ORDER BY key LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.key FROM cq_task t WHERE t.key > present.key AND t.status IN ('QUEUED', 'RUNNING') ORDER BY t.key LIMIT 1)
+      FROM present WHERE present.key IS NOT NULL)
+INSERT INTO cq_keyrequest (key)
+SELECT key FROM present
+ WHERE EXISTS (SELECT 1 FROM cq_task t WHERE t.key = present.key AND t.status = 'QUEUED' AND t.admitted < true)
 """
 ENTER_PROCESS = "INSERT INTO cq_process (id, worker_id, pid) VALUES (%s, %s, %s) ON CONFLICT (id) DO NOTHING"
 
@@ -659,29 +906,146 @@ SELECT CASE WHEN EXISTS (SELECT 1 FROM cq_repeatingtask r WHERE {_ODD} AND r.tas
 NEXT_TICK = f"SELECT {_NEXT_TICK}"
 
 _SERVED = "(%s::text[] IS NULL OR queue = ANY(%s::text[]))"
-# In the order of the ready index: without it the planner may read the whole table, past all finished rows, for the first one.
-_FIRST_READY = f"""(SELECT true FROM cq_task
-    WHERE status = 'QUEUED' AND admitted AND {{crashes}} AND {_SERVED} AND name = ANY(%s::text[])
-    ORDER BY queue, priority DESC, run_after, id LIMIT 1)"""
+_UNPAUSED = f"NOT {_ANY_PAUSED.format(queue='cq_task.queue')}"
+# Queue by queue, so that no pile in a paused one is walked through; and in the order of the ready index: without it the planner
+# may read the whole table, past all finished rows, for the first one.
+_FIRST_READY = f"""(
+    {_READY_QUEUES}
+    SELECT true FROM ready
+     WHERE queue IS NOT NULL AND {_SERVED} AND NOT {_ANY_PAUSED.format(queue="ready.queue")}
+       AND (SELECT true FROM cq_task t
+             WHERE t.status = 'QUEUED' AND t.admitted AND t.queue = ready.queue AND {{crashes}} AND t.name = ANY(%s::text[])
+             ORDER BY t.queue, t.priority DESC, t.run_after, t.id LIMIT 1)
+     LIMIT 1)"""
 
 # Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due, and tick)
 LOOK = f"""
-SELECT EXISTS (SELECT 1 FROM cq_settlerequest),
+SELECT {_TO_SETTLE},
        {_FIRST_READY.format(crashes="crashes = 0")} IS NOT NULL,
        (SELECT count(*) FROM (
-           SELECT 1 FROM cq_task WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND name = ANY(%s::text[])
+           SELECT 1 FROM cq_task
+            WHERE status = 'QUEUED' AND admitted AND crashes > 0 AND {_SERVED} AND {_UNPAUSED} AND name = ANY(%s::text[])
             ORDER BY queue, priority DESC, run_after, id LIMIT 64) AS suspects),
        EXISTS (SELECT 1 FROM cq_process WHERE ended_at IS NOT NULL) OR EXISTS (SELECT 1 FROM cq_worker WHERE lease_until < {NOW}),
-       (SELECT extract(epoch FROM min(run_after) - {NOW})::float8 FROM cq_task WHERE status IN ({_DELAYED})),
+       {_NEXT_DUE},
        {_NEXT_TICK}
 """
 
-# Is there still something to run in these queues, or on its way back to them?
+# Is there still something to run in these queues, or on its way back to them? Paused ones wait for a person.
 BUSY = f"""
-SELECT EXISTS (SELECT 1 FROM cq_settlerequest)
+SELECT {_TO_SETTLE}
     OR (SELECT true FROM cq_task WHERE status = 'RUNNING' AND {_SERVED} ORDER BY process_id LIMIT 1) IS NOT NULL
-    OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} ORDER BY run_after LIMIT 1) IS NOT NULL
+    OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} AND {_UNPAUSED} ORDER BY run_after LIMIT 1) IS NOT NULL
     OR {_FIRST_READY.format(crashes="true")} IS NOT NULL
+"""
+
+# Which roots are past their time? Whoever chains onto one from now on waits, and finds it gone, or not.
+PRUNE_DUE = f"""
+SELECT id, status FROM cq_task
+ WHERE prune_after <= {NOW} AND workflow_id IS NULL ORDER BY prune_after LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+# The same for these, whatever their time.
+PRUNE_THESE = """
+SELECT id, status FROM cq_task WHERE id = ANY(%s::uuid[]) AND workflow_id IS NULL ORDER BY id FOR UPDATE SKIP LOCKED
+"""
+
+# How large are these workflows, what in them goes on, and until when are they to be kept? What a rate counts is kept for its time.
+WORKFLOWS = f"""
+SELECT r.id, w.*, w.until <= {NOW} FROM cq_task r, LATERAL (
+    SELECT count(*), count(*) FILTER (WHERE m.status IN ({_UNFINISHED})),
+           bool_or(EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = m.id)
+                OR EXISTS (SELECT 1 FROM cq_settlerequest s WHERE s.task_id = m.id)),
+           max(GREATEST(m.finished_at + make_interval(secs => r.result_ttl), m.started_at + make_interval(secs => m.rate_seconds)))
+               AS until
+      FROM (SELECT r.id, r.status, r.finished_at, r.started_at, r.rate_seconds
+            UNION ALL
+            SELECT t.id, t.status, t.finished_at, t.started_at, t.rate_seconds FROM cq_task t
+             WHERE t.workflow_id = r.id AND t.workflow_id IS NOT NULL) AS m) AS w
+ WHERE r.id = ANY(%s::uuid[])
+"""
+
+# Lock their members; those are missing that somebody has locked, because he is adding to them.
+LOCK_MEMBERS = """
+SELECT workflow_id, count(*)
+  FROM (SELECT workflow_id FROM cq_task WHERE workflow_id = ANY(%s::uuid[]) AND workflow_id IS NOT NULL
+           FOR UPDATE SKIP LOCKED) AS locked GROUP BY workflow_id
+"""
+
+# Look at these roots again at another time.
+POSTPONE_PRUNE = f"""
+UPDATE cq_task t SET prune_after = coalesce(g.until, {NOW} + make_interval(secs => %s))
+  FROM unnest(%s::uuid[], %s::timestamptz[]) AS g(id, until) WHERE t.id = g.id
+"""
+
+# Remove workflows. The references among tasks are checked at the commit, so their order is free.
+PRUNE = (
+    "DELETE FROM cq_pastattempt p USING cq_task t WHERE t.workflow_id = ANY(%s::uuid[]) AND p.task_id = t.id",
+    "DELETE FROM cq_pastattempt WHERE task_id = ANY(%s::uuid[])",
+    "DELETE FROM cq_task WHERE workflow_id = ANY(%s::uuid[]) AND workflow_id IS NOT NULL",
+    "DELETE FROM cq_task WHERE id = ANY(%s::uuid[])",
+)
+
+# Remove counts that are older than anybody's charts.
+PRUNE_STATISTICS = f"""
+DELETE FROM cq_statistic WHERE id = ANY(ARRAY(
+    SELECT id FROM cq_statistic WHERE minute < {NOW} - make_interval(secs => %s) ORDER BY minute LIMIT %s FOR UPDATE SKIP LOCKED))
+RETURNING 1
+"""
+
+# What would a claim want of this task, and what of it holds? (worker: the living ones that serve its queue, and that know its name)
+EXPLAIN = f"""
+WITH task AS MATERIALIZED (
+    SELECT *, {_IS_READY} AS is_ready, {_IS_IN_TIME} AS is_in_time, {_ANY_PAUSED.format(queue="cq_task.queue")} AS is_paused
+      FROM cq_task WHERE id = %s),
+worker AS MATERIALIZED (
+    SELECT w.id, w.slots, w.names ? task.name AS knows,
+           jsonb_typeof(w.queues) IS DISTINCT FROM 'array' OR w.queues ? task.queue AS serves
+      FROM task, cq_worker w WHERE {_IS_ALIVE})
+SELECT t.id, t.name, t.queue, t.status, t.attempt, t.crashes, t.exception, t.error, t.outcome, t.force_chain, t.key, t.key_limit,
+       t.rate_starts, t.rate_seconds, t.run_after, t.start_by, t.prune_after, {NOW}, t.is_ready, t.is_in_time, t.is_paused,
+       (SELECT q.changed_at FROM cq_queue q WHERE q.name = t.queue AND q.paused),
+       before.id, before.name, before.status,
+       EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id),
+       (SELECT count(*) FROM worker WHERE serves), (SELECT count(*) FROM worker WHERE serves AND knows),
+       (SELECT count(*) FROM worker WHERE knows),
+       (SELECT coalesce(sum(slots), 0) FROM worker WHERE serves AND knows),
+       (SELECT count(*) FROM worker w JOIN cq_process p ON p.worker_id = w.id JOIN cq_task r ON r.process_id = p.id
+         WHERE w.serves AND w.knows AND r.status = 'RUNNING')
+  FROM task t LEFT JOIN cq_task before ON before.id = t.previous_id
+"""
+
+# How many ready tasks come before this one, as far as it is among the first of its queue?
+EXPLAIN_PLACE = f"""
+SELECT place FROM (
+    SELECT id, row_number() OVER () - 1 AS place FROM (
+        SELECT id FROM cq_task WHERE {_IS_READY} AND queue = (SELECT queue FROM cq_task WHERE id = %s)
+         ORDER BY {_BEST} LIMIT 1001) AS first) AS placed
+ WHERE id = %s
+"""
+
+# How many unfinished subtasks has this one, and which are the first?
+EXPLAIN_SUBTASKS = f"""
+SELECT (SELECT count(*) FROM cq_task WHERE parent_id = %s AND status IN ({_UNFINISHED})), id, name, status
+  FROM cq_task WHERE parent_id = %s AND status IN ({_UNFINISHED}) ORDER BY id LIMIT %s
+"""
+
+# Who has the places of this key?
+EXPLAIN_KEY = """
+SELECT id FROM cq_task WHERE key = %s AND status IN ('QUEUED', 'RUNNING') AND (status = 'RUNNING' OR admitted)
+UNION ALL SELECT task_id FROM cq_lingering WHERE key = %s
+"""
+# How many starts, or tasks admitted for one, count for the rate of this key, and when does the first of them count no more?
+EXPLAIN_STARTS = f"""
+SELECT (SELECT count(*) FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
+     + (SELECT count(*) FROM cq_task WHERE key = %s AND status = 'QUEUED' AND admitted),
+       (SELECT min(started_at) + w.seconds FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
+  FROM (SELECT make_interval(secs => %s) AS seconds) AS w
+"""
+
+# What are the next calls whose bodies have yet to run? Page by page in the order of ids: no cursor stays open.
+STORED_CALLS = f"""
+SELECT id, name, queue, args::text, kwargs::text, pass_result, status = 'PENDING' AND previous_id IS NULL FROM cq_task
+ WHERE id > %s AND status IN ({sql_list(states.UNFINISHED - {states.Status.RUNNING, states.Status.WAITING})}) ORDER BY id LIMIT %s
 """
 
 # Lock repeating tasks that have something to decide, as far as nobody else does so.
@@ -715,6 +1079,9 @@ SELECT {_PLAIN}, NULL, 0, due, {_START_BY}, {_QUEUED_OR_SCHEDULED}, NULL, NULL, 
 ON CONFLICT DO NOTHING
 RETURNING id
 """
+
+# What do the repeating tasks call that go on?
+REPEATED_CALLS = "SELECT name, task, queue, args::text, kwargs::text FROM cq_repeatingtask WHERE enabled ORDER BY name"
 
 # Which of these ticks have a task?
 FIRED = """

@@ -108,6 +108,8 @@ RELEASE = _transition("release", {Status.PENDING}, Status.QUEUED, Status.SCHEDUL
 SKIP = _transition("skip", {Status.PENDING}, Status.SKIPPED)
 # It is due, or its event came.
 PROMOTE = _transition("promote", DELAYED, Status.QUEUED)
+# Another call with its unique key says that it is due later after all; one that is to be due at once is promoted.
+POSTPONE = _transition("postpone", {Status.QUEUED}, Status.SCHEDULED)
 # A worker takes it; `claims` + 1 fences every earlier holder.
 CLAIM = _transition("claim", {Status.QUEUED}, Status.RUNNING)
 # The worker did not start it, or was interrupted by a shutdown or a neighbour: nobody is charged.
@@ -144,6 +146,7 @@ TRANSITIONS = (
     RELEASE,
     SKIP,
     PROMOTE,
+    POSTPONE,
     CLAIM,
     GIVE_BACK,
     WAIT,

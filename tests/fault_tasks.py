@@ -39,6 +39,42 @@ def dry(cqt, n=0):
     return n
 
 
+class Unspeakable:
+    """Raises whatever it is asked for."""
+
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+UNSTORABLE = {
+    "object": object,
+    "unspeakable": Unspeakable,
+    "NaN": lambda: float("nan"),
+    "1e400": lambda: 1e400,
+    "surrogate": lambda: "\ud800",
+    "NUL": lambda: "a\0b",
+    "int key": lambda: {1: 2},
+    "deep": lambda: nested(5000),
+    "large": lambda: "x" * 10_000_000,
+}
+
+
+@task("fault.leaves", retries=3, backoff=0)
+def leaves(cqt, which):
+    """Return what cannot be stored."""
+    note(cqt)
+    return UNSTORABLE[which]()
+
+
 @task("fault.fails")
 def fails(cqt):
     note(cqt)
@@ -270,3 +306,17 @@ def counts_plans(cqt):
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%cq_task%'")
         return cursor.fetchone()[0]
+
+
+@task("fault.is_inside", atomic=False)
+def is_inside(cqt, folder, seconds):
+    """Say when it began and ended, outside the database."""
+    mark = Path(folder, f"{cqt.id}-{cqt.attempt}")
+    mark.with_suffix(".begun").write_text(repr(time.monotonic()))
+    time.sleep(seconds)
+    mark.with_suffix(".ended").write_text(repr(time.monotonic()))
+
+
+@task("fault.is_inside_too", atomic=False)
+def is_inside_too(cqt, folder, seconds):
+    is_inside.definition.func(cqt, folder, seconds)

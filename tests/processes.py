@@ -361,6 +361,8 @@ def _check_effects() -> None:
         "fault.runs_alone",
         "fault.runs_alone_coroutine",
         "fault.process_id",
+        "fault.is_inside",
+        "fault.is_inside_too",
     }
     for task in Task.objects.filter(name__startswith="fault.").exclude(name__in=without).iterator():
         came = effects.get(task.id, [])

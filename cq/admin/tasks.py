@@ -18,10 +18,10 @@ from cq.conf import conf
 from cq.exceptions import NotAllowedHere, TaskGone, UniqueConflict
 from cq.models import Queue, Task
 from cq.models.attempt import Attempt
+from cq.moments import duration
 from cq.options import route
 from cq.terminal.masking import as_call, as_python
 from cq.terminal.record import Record, records
-from cq.terminal.text import duration
 
 if TYPE_CHECKING:  # takes no parameters at run time
     ModelAdmin = admin.ModelAdmin[Task]

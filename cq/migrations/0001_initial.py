@@ -316,7 +316,9 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="task",
             index=models.Index(
-                condition=models.Q(("rate_starts__isnull", False)), fields=["key", "started_at"], name="cq_task_starts"
+                condition=models.Q(("key__isnull", False), ("started_at__isnull", False)),
+                fields=["key", "started_at"],
+                name="cq_task_starts",
             ),
         ),
         migrations.AddIndex(
@@ -709,9 +711,18 @@ class Migration(migrations.Migration):
                 WHEN (NEW.key IS NOT NULL AND NEW.status = 'QUEUED') EXECUTE FUNCTION cq_ask_for_key();
             CREATE TRIGGER cq_task_moved AFTER UPDATE OF status ON cq_task FOR EACH ROW
                 WHEN (NEW.key IS NOT NULL AND NEW.status <> OLD.status AND NEW.status <> 'RUNNING'
-                      AND (NEW.status = 'QUEUED' OR OLD.status IN ('QUEUED', 'RUNNING'))) EXECUTE FUNCTION cq_ask_for_key()
+                      AND (NEW.status = 'QUEUED' OR OLD.status IN ('QUEUED', 'RUNNING'))) EXECUTE FUNCTION cq_ask_for_key();
+            CREATE FUNCTION cq_ask_for_lingering() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                INSERT INTO cq_keyrequest (key) VALUES (OLD.key);
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER cq_lingering_gone AFTER DELETE ON cq_lingering FOR EACH ROW
+                WHEN (OLD.key IS NOT NULL) EXECUTE FUNCTION cq_ask_for_lingering()
             """,
             """
+            DROP TRIGGER IF EXISTS cq_lingering_gone ON cq_lingering;
+            DROP FUNCTION cq_ask_for_lingering();
             DROP TRIGGER IF EXISTS cq_task_moved ON cq_task;
             DROP TRIGGER IF EXISTS cq_task_enqueued ON cq_task;
             DROP FUNCTION cq_ask_for_key()

@@ -13,26 +13,35 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import models
+from django.db import IntegrityError, models
 from django.db.models import NOT_PROVIDED, F, Q
 from django.db.models.base import ModelState
 from django.db.models.functions import Now
 
-from cq import current, database, engine, notifier, settle, states, waiter
+from cq import current, database, engine, notifier, settle, states, unique, waiter
 from cq.call import Arguments, call_of
 from cq.definition import encode
-from cq.exceptions import DuplicateSubmitError, InvalidArguments, NotAllowedHere, TaskFailed, TaskFinished, TaskGone
+from cq.engine import Inserted
+from cq.exceptions import (
+    DuplicateSubmitError,
+    InvalidArguments,
+    NotAllowedHere,
+    TaskFailed,
+    TaskFinished,
+    TaskGone,
+    UniqueConflict,
+)
+from cq.explain import explain
 from cq.fields import ArgumentsField, Encoded, EncodedField, InstanceField, ResultField
 from cq.ids import uuid7
 from cq.models.manager import StoredManager
+from cq.new import NewTask
 from cq.registry import find as find_definition
 from cq.registry import get as get_definition
 from cq.states import Status
 
 if TYPE_CHECKING:
     from cq.call import Callee
-    from cq.engine import Inserted
-    from cq.new import NewTask
     from cq.running import RunningTask
 
 _UNFINISHED = [status.value for status in Status if status in states.UNFINISHED]
@@ -162,7 +171,7 @@ class Task(models.Model):
     objects = TaskManager()
 
     # False for a task that was found instead of made, by its unique key.
-    created: ClassVar[bool] = True
+    created: bool = True
     # The running body that made it, while it is only in that body's memory.
     maker: RunningTask | None = None
 
@@ -233,7 +242,12 @@ class Task(models.Model):
                 name="cq_task_key",
                 condition=Q(key__isnull=False, status__in=[Status.QUEUED, Status.RUNNING]),
             ),
-            models.Index(fields=["key", "started_at"], name="cq_task_starts", condition=Q(rate_starts__isnull=False)),
+            # What a rate counts: those that have none themselves, too.
+            models.Index(
+                fields=["key", "started_at"],
+                name="cq_task_starts",
+                condition=Q(key__isnull=False, started_at__isnull=False),
+            ),
             models.Index(
                 fields=["start_by"],
                 name="cq_task_start_by",
@@ -314,17 +328,19 @@ class Task(models.Model):
         return task
 
     @classmethod
-    def made_alike(cls, like: NewTask, rows: Sequence[tuple[UUID, str]], inserted: Inserted) -> list[Task]:
-        """Return the tasks of new rows that differ only in id and positional arguments."""
+    def made_alike(cls, like: NewTask, rows: Sequence[tuple[UUID, str, str | None]], inserted: Inserted) -> list[Task]:
+        """Return the tasks of new rows that differ only in id, positional arguments and key."""
         first = cls.made(like, inserted)
         common = first.__dict__
         tasks = []
-        for task_id, args in rows:
+        for task_id, args, key in rows:
             task = cls.__new__(cls)
             state = ModelState()
             state.adding, state.db = False, first._state.db
             task.__dict__ = values = common.copy()
             values["_state"], values["id"], values["args"] = state, task_id, Encoded(args)
+            if key is not None:
+                values["key"], values["admitted"] = key, False
             tasks.append(task)
         return tasks
 
@@ -394,12 +410,13 @@ class Task(models.Model):
     ) -> Task:
         """Run another task after this one, and pass it this one's result if it needs it; return that task.
 
-        It starts when this one ends in SUCCESS, with `force_chain` after any end but a revoke; else it is SKIPPED.
+        It starts when this one ends in SUCCESS, with `force_chain` after any end but a revoke; else it is SKIPPED. `UniqueConflict`
+        if an unfinished task has its unique key.
         """
         new = call_of(func, args, kwargs, options).successor(self.id, force_chain=force_chain, pass_result=pass_result)
         if self.maker is not None:
             return self.maker.add_successor(new, self)
-        (inserted,) = engine.enqueue_next([new])
+        inserted = engine.enqueue_next([new])[0] if new.unique_key is None else _placed_behind(new)
         running = current.task()
         if running is not None:
             running.note_enqueued(new)
@@ -419,7 +436,8 @@ class Task(models.Model):
     def submit(self, *first_args: Any) -> None:
         """Let a task go that was made with `submit=False`, with these arguments before its own.
 
-        `DuplicateSubmitError` if it went already; `TaskFinished` if it ended, as after a revoke.
+        `DuplicateSubmitError` if it went already; `TaskFinished` if it ended, as after a revoke; `UniqueConflict` if an unfinished
+        task has the unique key that it has with these arguments: then it stays held back.
         """
         self.refresh_from_db()
         if self.is_done:
@@ -427,8 +445,16 @@ class Task(models.Model):
         if self.status != Status.PENDING or self.previous_id is not None:
             raise DuplicateSubmitError(f"Task {self.id} is {self.status}, not held back until it is submitted.")
         arguments = (*first_args, *self.args)
-        get_definition(self.name).bind(arguments, self.kwargs)
-        engine.submit(self.id, encode(arguments, self.kwargs)[0])
+        definition = get_definition(self.name)
+        definition.bind(arguments, self.kwargs)
+        text = encode(arguments, self.kwargs)[0]
+        unique_key, key = definition.keys_at_submit(arguments, self.kwargs, unique_key=self.unique_key, key=self.key)
+        try:
+            engine.submit(self.id, text, unique_key=unique_key, key=key, is_coroutine=definition.is_coroutine)
+        except IntegrityError as error:
+            if not unique.is_conflict(error):
+                raise
+            raise conflict(self.name, unique_key, _holder(self.name, unique_key)) from None
         self.refresh_from_db()
 
     async def asubmit(self, *first_args: Any) -> None:
@@ -447,16 +473,30 @@ class Task(models.Model):
         """Reopen all at and below this task that ended otherwise than in SUCCESS; True if anything was.
 
         Bodies that had returned do not run again, the others do, with fresh budgets. What is above waits again, and so do skipped
-        tasks behind. `NotAllowedHere` says why it cannot be; then nothing is changed.
+        tasks behind. `NotAllowedHere` says why it cannot be, `UniqueConflict` that one of them has a unique key that an unfinished
+        task has meanwhile; then nothing is changed.
         """
         self._refuse_what_was_never_submitted()
-        reopened = engine.reopen(self.id)
+        try:
+            reopened = engine.reopen(self.id)
+        except IntegrityError as error:
+            if not unique.is_conflict(error):
+                raise
+            raise _conflict_of_reopening(self.id) from None
         self.refresh_from_db()
         return bool(reopened)
 
     async def aretry(self) -> bool:
         """Do what `retry` does, in a coroutine."""
         return await sync_to_async(self.retry)()
+
+    def explain(self) -> list[str]:
+        """Say in plain sentences why it is not running; nothing if it runs or has ended."""
+        return explain(self.id)
+
+    async def aexplain(self) -> list[str]:
+        """Do what `explain` does, in a coroutine."""
+        return await sync_to_async(self.explain)()
 
     def _refuse_what_was_never_submitted(self) -> None:
         self.refresh_from_db()
@@ -467,6 +507,94 @@ class Task(models.Model):
             definition.bind(self.args, self.kwargs)
         except InvalidArguments as error:
             raise NotAllowedHere(f"Task {self.id} was revoked before it was submitted: {error}") from None
+
+
+# A key whose holder ends as often as this, each time just before it can be read, is given up.
+_MOST_TRIES = 100
+
+
+def place(new: Sequence[NewTask]) -> list[Task]:
+    """Return a task for each of these calls with unique keys: made, or the unfinished one that has its key.
+
+    All or none. Waits for whoever is just making, or replacing, a task with one of the keys.
+    """
+    tasks: dict[UUID, Task] = {}
+    left = list(new)
+    with database.read_committed():
+        for _ in range(_MOST_TRIES):
+            placed = unique.enqueue(left) if left else {}
+            found = _unfinished([task_id for task_id in placed.values() if isinstance(task_id, UUID)])
+            for call in left:
+                match placed.get(call.id):
+                    case Inserted() as inserted:
+                        tasks[call.id] = Task.made(call, inserted)
+                    case UUID() as holder if holder in found:
+                        tasks[call.id] = found[holder]
+            left = [call for call in left if call.id not in tasks]
+            if not left:
+                return [tasks[call.id] for call in new]
+    raise UniqueConflict(
+        f"A task {left[0].name} with the unique key {left[0].unique_key!r} ends and begins so often that it cannot be found."
+    )
+
+
+def _unfinished(ids: Sequence[UUID]) -> dict[UUID, Task]:
+    found = Task.objects.unfinished().in_bulk(ids) if ids else {}
+    for task in found.values():
+        task.created = False
+    return found
+
+
+def _placed_behind(new: NewTask) -> Inserted:
+    """Insert a successor with a unique key; `UniqueConflict` if an unfinished task has it."""
+    with database.read_committed():
+        for _ in range(_MOST_TRIES):
+            placed = unique.enqueue_next(new)
+            if isinstance(placed, Inserted):
+                return placed
+            if placed is not None and (found := _unfinished([placed])):
+                raise conflict(new.name, new.unique_key, found[placed])
+    raise conflict(new.name, new.unique_key, None)
+
+
+def _holder(name: str, unique_key: str | None) -> Task | None:
+    held_by = unique.holders([NewTask(name, unique_key=unique_key)]).values()
+    return next(iter(_unfinished(list(held_by)).values()), None)
+
+
+def refuse_conflicts(new: Sequence[NewTask]) -> None:
+    """Refuse what an unfinished task has the unique key of."""
+    having = unique.holders(new)
+    found = _unfinished(list(having.values()))
+    for call in new:
+        if (holder := having.get(unique.of(call))) in found:
+            raise conflict(call.name, call.unique_key, found[holder])
+
+
+def conflict(name: str, unique_key: str | None, holder: Task | None) -> UniqueConflict:
+    """Return the error that a unique key is taken, and by whom."""
+    by = f"task {holder.id}" if holder else "another task"
+    return UniqueConflict(
+        f"The unique key {unique_key!r} of {name} is taken by {by}, which has not ended. Use that one, or try again when it has.",
+        task=holder,
+    )
+
+
+def conflict_at_the_end(made: Sequence[NewTask]) -> UniqueConflict:
+    """Return the error that one of the tasks that a body made cannot be, because its unique key was taken meanwhile."""
+    keys = ", ".join(f"{new.unique_key!r} of {new.name}" for new in made if new.unique_key is not None)
+    return UniqueConflict(
+        f"What the body made is not kept: of its unique keys {keys}, one was taken by a task that has not ended, before the body had."
+    )
+
+
+def _conflict_of_reopening(task_id: UUID) -> UniqueConflict:
+    for holder in _unfinished(engine.held_against(task_id)).values():
+        return conflict(holder.name, holder.unique_key, holder)
+    return UniqueConflict(
+        f"Task {task_id} cannot be reopened: two of the tasks at, below or above it have the same unique key, or another task had "
+        "it just now. Look at them, or try again."
+    )
 
 
 def revoke(tasks: Sequence[Task], *, terminate: bool = False) -> bool:

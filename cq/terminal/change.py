@@ -11,10 +11,12 @@ from django.core.management.base import CommandError, CommandParser
 
 from cq.exceptions import NotAllowedHere, TaskGone
 from cq.models import Task
+from cq.models.task import TaskQuerySet
 from cq.states import Status
 from cq.terminal.command import TerminalCommand, short
 from cq.terminal.listing import listing
-from cq.terminal.record import Record, records
+from cq.terminal.record import Record
+from cq.terminal.record import records as read
 from cq.terminal.selection import Selection, add_conditions, tasks
 from cq.terminal.table import Cell
 
@@ -27,10 +29,27 @@ class ChangeCommand(TerminalCommand):
     done: ClassVar[str]
     # Which tasks are meant if only conditions are given, and no status among them.
     meant: ClassVar[Collection[Status]]
+    # What is counted.
+    noun: ClassVar[str] = "task"
 
     @abstractmethod
     def change(self, task: Task) -> bool:
         """Do it; False if there was nothing to do, `NotAllowedHere` if it cannot be done."""
+
+    def choose(self, selection: Selection) -> TaskQuerySet:
+        """Say which tasks are meant, the newest first."""
+        chosen = selection.tasks()
+        if not selection.ids and not selection.statuses:
+            chosen = chosen.filter(status__in=[status.value for status in self.meant])
+        return chosen
+
+    def changed(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Read again what was changed."""
+        return read(tasks().filter(pk__in=[record.id for record in records]).order_by("-id"))
+
+    def more(self) -> str:
+        """Add to what is said of the changed ones."""
+        return ""
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take ids, conditions, and how sure the caller is."""
@@ -46,11 +65,10 @@ class ChangeCommand(TerminalCommand):
         """Choose, show, ask, do, and say what became of it."""
         selection = Selection.of(options)
         if not selection.is_limited:
-            raise CommandError(f"{self.verb} which tasks? Give ids, or conditions such as --name 'shop.*' (--help).")
-        chosen = selection.tasks()
-        if not selection.ids and not selection.statuses:
-            chosen = chosen.filter(status__in=[status.value for status in self.meant])
-        found = records(chosen[: selection.limit + 1])
+            raise CommandError(
+                f"{self.verb} which {self.noun}s? Give ids, or conditions such as --name 'shop.*' (--help)."
+            )
+        found = read(self.choose(selection)[: selection.limit + 1])
         shown = found[: selection.limit]
         if options["dry_run"]:
             self._show(shown, has_more=len(found) > len(shown), as_json=options["json"])
@@ -63,17 +81,17 @@ class ChangeCommand(TerminalCommand):
         if as_json:
             self.say_json([record.as_json() for record in shown])
             return
-        self.say_all(listing(shown, self.room) if shown else [(Cell("No tasks fit."),)])
+        self.say_all(listing(shown, self.room) if shown else [(Cell(f"No {self.noun}s fit."),)])
         if has_more:
-            self.say(Cell(f"These are the newest {len(shown):,}; more tasks fit (--limit).", "MIGRATE_LABEL"))
+            self.say(Cell(f"These are the newest {len(shown):,}; more {self.noun}s fit (--limit).", "MIGRATE_LABEL"))
 
     def _ask(self, shown: Sequence[Record], *, has_more: bool, as_json: bool) -> None:
         if as_json or not sys.stdin.isatty():
             raise CommandError(
-                f"{_tasks(len(shown))} would be changed, and there is no terminal to ask on. Add --yes, or --dry-run to see them."
+                f"{self._so_many(len(shown))} would be changed, and there is no terminal to ask on. Add --yes, or --dry-run to see them."
             )
         self._show(shown, has_more=has_more, as_json=False)
-        if input(f"{self.verb} {_tasks(len(shown))}? [y/N] ").strip().lower() not in ("y", "yes"):
+        if input(f"{self.verb} {self._so_many(len(shown))}? [y/N] ").strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing was changed.")
 
     def _do(self, shown: Sequence[Record], *, as_json: bool) -> None:
@@ -81,16 +99,19 @@ class ChangeCommand(TerminalCommand):
         for record in shown:
             try:
                 if self.change(tasks().get(pk=record.id)):
-                    changed.append(record.id)
+                    changed.append(record)
             except (NotAllowedHere, TaskGone, Task.DoesNotExist) as error:
                 refused[record.id] = str(error) or "It is no longer stored."
         if as_json:
-            self.say_json([record.as_json() for record in records(tasks().filter(pk__in=changed).order_by("-id"))])
+            self.say_json([record.as_json() for record in self.changed(changed)])
         else:
-            self.say(f"{self.done} {len(changed):,} of {_tasks(len(shown))}." if shown else "No tasks fit.")
+            self.say(
+                f"{self.done} {len(changed):,} of {self._so_many(len(shown))}{self.more()}."
+                if shown
+                else f"No {self.noun}s fit."
+            )
         if refused:
             raise CommandError("\n".join(f"{short(task_id)}: {why}" for task_id, why in refused.items()))
 
-
-def _tasks(number: int) -> str:
-    return f"{number:,} task{'' if number == 1 else 's'}"
+    def _so_many(self, number: int) -> str:
+        return f"{number:,} {self.noun}{'' if number == 1 else 's'}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cq.moments import duration
 from cq.terminal.command import short, status_cell, style_of
 from cq.terminal.record import Record
 from cq.terminal.table import Cell, Column, Line, Row, table
-from cq.terminal.text import duration
 
 # From here on there is room for whole ids.
 _WIDE = 116

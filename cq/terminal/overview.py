@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,8 @@ from django.db.models.functions import Now
 
 from cq import database, states
 from cq.conf import conf
-from cq.models import Process, SettleRequest, Worker
+from cq.models import Process, Queue, SettleRequest, Worker
+from cq.moments import duration
 from cq.states import Status
 from cq.terminal.record import iso
 from cq.terminal.selection import tasks
@@ -35,7 +36,30 @@ class QueueState:
     numbers: dict[str, int] = field(default_factory=dict)
     ready: int = 0
     oldest_due: timedelta | None = None
-    is_served: bool = False
+    workers: list[str] = field(default_factory=list)
+    is_paused: bool = False
+    paused_since: datetime | None = None
+    paused_for: timedelta | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Say whether a living worker takes tasks from it, as soon as it is not paused."""
+        return bool(self.workers)
+
+    @property
+    def problem(self) -> str | None:
+        """Say what keeps its ready tasks from running."""
+        if not self.ready:
+            return None
+        waits = f"{self.ready:,} ready {'task waits' if self.ready == 1 else 'tasks wait'} in it."
+        if self.is_paused:
+            since = f" for {duration(self.paused_for)}" if self.paused_for is not None else " by CQ['QUEUES']"
+            return f"The queue {self.name} is paused{since}; {waits} To let it go on: manage.py cq_queue resume {self.name}"
+        if not self.is_served:
+            return (
+                f"No living worker serves the queue {self.name}; {waits} Start one: manage.py cq_runworker {self.name}"
+            )
+        return None
 
     def add(self, status: str, number: int, ready: int, oldest_due: timedelta | None) -> None:
         """Take in what one group of rows came to."""
@@ -52,6 +76,9 @@ class QueueState:
             "ready": self.ready,
             "oldest_due_seconds": self.oldest_due and self.oldest_due.total_seconds(),
             "is_served": self.is_served,
+            "workers": self.workers,
+            "is_paused": self.is_paused,
+            "paused_since": iso(self.paused_since),
         }
 
 
@@ -113,12 +140,7 @@ class Overview:
             ready = sum(queue.ready for queue in self.queues)
             waiting = f"{ready:,} ready {'task waits' if ready == 1 else 'tasks wait'}. " if ready else ""
             return [f"No worker is alive. {waiting}Start one: manage.py cq_runworker"]
-        return [
-            f"No living worker serves the queue {queue.name}; {queue.ready:,} ready "
-            f"{'task waits' if queue.ready == 1 else 'tasks wait'} in it. Start one: manage.py cq_runworker {queue.name}"
-            for queue in self.queues
-            if queue.ready and not queue.is_served
-        ]
+        return [queue.problem for queue in self.queues if queue.problem]
 
     def as_json(self) -> dict[str, Any]:
         """Give it for programs."""
@@ -136,13 +158,19 @@ def look() -> Overview:
     """Look at what there is now."""
     workers = _workers()
     queues = _queues()
+    said = {queue.name: queue for queue in Queue.objects.annotate(age=_ago(F("changed_at")))}
     for name in {
         *(conf().QUEUES or ()),
+        *said,
         *(name for worker in workers if worker.is_alive for name in worker.worker.queues or ()),
     }:
         queues.setdefault(name, QueueState(name))
     for queue in queues.values():
-        queue.is_served = any(worker.serves(queue.name) for worker in workers)
+        queue.workers = [str(worker.worker) for worker in workers if worker.serves(queue.name)]
+        queue.is_paused = queue.name in conf().paused_queues
+        if found := said.get(queue.name):
+            queue.is_paused = found.paused
+            queue.paused_since, queue.paused_for = (found.changed_at, found.age) if found.paused else (None, None)
     requests = SettleRequest.objects.using(database.alias()).aggregate(
         number=Count("id"), oldest=_ago(Min("created_at"))
     )

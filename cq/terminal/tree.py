@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from cq.moments import duration
 from cq.terminal.command import short, status_cell, style_of
 from cq.terminal.family import Family, Node
 from cq.terminal.record import iso
 from cq.terminal.table import Cell, Column, Row
-from cq.terminal.text import counts, duration, width
+from cq.terminal.text import counts, width
 
 COLUMNS = (
     Column("TASK", gives_way=True, keep_end=True),

@@ -1,7 +1,7 @@
 """The keeper: the worker's sign of life, the rescue of the dead, and the poll that stands behind every hint.
 
-Runs no user code and holds one connection. What the supervisor tells it is kept until it is done; when PostgreSQL is away, it
-tries again for ever.
+Runs no user code and holds one connection, and one more while it prunes. What the supervisor tells it is kept until it is done;
+when PostgreSQL is away, it tries again for ever.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from cq.outcome import Moved
 from cq.worker.marks import Moment
 from cq.worker.messages import Messages
 from cq.worker.options import COROUTINES, WorkerOptions
+from cq.worker.pruner import Pruner
 
 logger = logging.getLogger("cq.keeper")
 
@@ -70,11 +71,13 @@ class Keeper:
         self.unknown_since: dict[str, float] = {}
         self.failures = 0
         self.next_beat = self.next_look = self.next_refusal = 0.0
+        self.pruner = Pruner()
 
     def run(self) -> None:
         """Keep until the supervisor says goodbye, or is gone."""
         logger.debug("keeper started worker=%s pid=%s", self.worker_id, os.getpid())
         database.use_read_committed()
+        self.pruner.start()
         while self._hear():
             try:
                 self._keep()
@@ -83,6 +86,7 @@ class Keeper:
                 self._back_off(error)
             if self.is_leaving and not self.to_do:
                 break
+        self.pruner.stop()
         logger.debug("keeper ended worker=%s", self.worker_id)
 
     def _hear(self) -> bool:

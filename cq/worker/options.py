@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cq.sql import LONGEST_WAIT as LONGEST_WAIT
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
@@ -21,5 +23,3 @@ COROUTINES = 250
 AHEAD_SECONDS = 0.05
 # … and never more tasks than this.
 AHEAD_MOST = 200
-# A claim that waits longer than this is given back instead of started.
-LONGEST_WAIT = 0.1

@@ -12,13 +12,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import inf
 from uuid import UUID
 
-from django.db import DataError, IntegrityError
+from django.db import DataError, IntegrityError, OperationalError
 from django.db import Error as DatabaseError
 
-from cq import database, engine, notifier, schedules, settle, states
+from cq import admission, database, engine, executor, notifier, schedules, settle, states, unique
+from cq.admission import Admitted
 from cq.conf import conf
 from cq.engine import Finished, Wish
 from cq.executor import Executed
@@ -39,6 +41,9 @@ _VAIN_SETTLE_PAUSE = 0.02
 # A long chain of consequences is settled in pieces, so that tasks are finished and claimed in between.
 _SETTLE_BUDGET = 0.1
 _LOCKED_PAUSE = 0.05
+# Whoever is on a key has it for a moment; a row that was to be admitted may be locked for longer.
+_KEY_PAUSE = 0.003
+_LONGEST_KEY_PAUSE = 0.1
 # After a wake-up that was in vain, the next one waits a little, after more of them longer: a flood costs no flood of looks.
 _VAIN_WAKE_PAUSE = 0.002
 _LONGEST_VAIN_WAKE_PAUSE = 0.1
@@ -85,6 +90,9 @@ class Rounds(threading.Thread):
         self._reconcile_at = time.monotonic() + conf().LEASE
         self._has_ended_runs = False
         self._statistics = Statistics()
+        self._keys: set[str] = set()
+        self._keys_asked = False
+        self._vain_admissions = 0
 
     def wake(self) -> None:
         """Look at the database in the next round."""
@@ -204,6 +212,7 @@ class Rounds(threading.Thread):
         try:
             self._give_back_unknown()
             finished = self._exchange(woken)
+            self._admit()
             self._settle(finished, self._is_past(self._settle_at))
             if self._must_say or self._is_past(self._statistics.due_at):
                 self._say_counts()
@@ -264,6 +273,8 @@ class Rounds(threading.Thread):
         # A link of a chain, or a parent: what follows can be claimed in the same round trip.
         self.claims.has_more |= any(outcome.made or outcome.task.previous_id for outcome in outcomes)
         wish = self.claims.wish(self._room, woken=woken)
+        keys = {body.task.key for body in bodies if body.task.key is not None}
+        wish = wish and replace(wish, own_keys=[*self._keys, *keys])
         locked = self._write(outcomes, wish, finished) if outcomes or wish else set()
         self._unwritten = [body for body in to_write.values() if _is_locked(body, locked)]
         if locked:
@@ -272,6 +283,7 @@ class Rounds(threading.Thread):
             if not _is_locked(body, locked):
                 self.bodies.marks.end(body.mark)
                 body.mark = None
+        self._keys |= keys
         # A body that was interrupted and ended all the same is counted once.
         once = {body.task.id: body for body in [*to_write.values(), *filter(_is_written, bodies)]}
         if any(body.task.scheduled_for is not None for body in once.values()):
@@ -317,15 +329,24 @@ class Rounds(threading.Thread):
     def _write(self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished) -> set[UUID]:
         """Write a list; return the tasks that somebody has locked. A list that fails as a whole is written one by one."""
         try:
-            this, claimed, ready = engine.exchange(outcomes, wish)
+            this, claimed, ready, keys_asked = engine.exchange(outcomes, wish)
         except (DataError, IntegrityError) as error:
             if len(outcomes) > 1:
                 return set().union(*(self._write([outcome], None, finished) for outcome in outcomes))
-            return self._write([_unstorable(outcomes[0], error)], None, finished)
+            instead = executor.conflicted(outcomes[0], error) or _unstorable(outcomes[0], error)
+            return self._write([instead], None, finished)
+        except OperationalError as error:
+            if not unique.is_busy(error):
+                self._broke_at = self._reconcile_at = time.monotonic()
+                raise
+            if len(outcomes) > 1:
+                return set().union(*(self._write([outcome], None, finished) for outcome in outcomes))
+            return {outcomes[0].task.id}
         except DatabaseError:
             self._broke_at = self._reconcile_at = time.monotonic()
             raise
         failpoint("rounds.exchanged")
+        self._keys_asked = self._keys_asked or keys_asked
         if wish is not None:
             this.queues -= self._start(claimed, wish, ready)
         finished.add(this)
@@ -337,6 +358,26 @@ class Rounds(threading.Thread):
         self.counts["fenced"] += len(missing) - len(locked)
         self.counts["locked"] += len(locked)
         return locked
+
+    def _admit(self) -> None:
+        """Settle the keys of what has ended here, and any that others have asked for: a place may be free for the next one."""
+        keys, self._keys = self._keys, set()
+        if self._keys_asked:
+            self._keys_asked = False
+            self._note_admitted(admission.admit_all(_SETTLE_BUDGET))
+        elif keys:
+            self._note_admitted(admission.admit(sorted(keys)))
+
+    def _note_admitted(self, admitted: Admitted) -> None:
+        if admitted.queues:
+            self.claims.has_more = True
+            notifier.wake(admitted.queues)
+        if admitted.next_look:
+            self._expect(admitted.next_look)
+        self._vain_admissions = 0 if admitted.is_complete or admitted.queues else self._vain_admissions + 1
+        if not admitted.is_complete:
+            again = time.monotonic() + min(_LONGEST_KEY_PAUSE, _KEY_PAUSE * 2 ** min(self._vain_admissions, 10))
+            self._look_at = again if self._look_at is None else min(self._look_at, again)
 
     def _settle(self, finished: Finished, now: bool) -> None:
         """Settle what was asked for, here or by others, and say who has ended and where there is work."""
@@ -360,9 +401,10 @@ class Rounds(threading.Thread):
         """See to what others have left: requests to settle, and tasks that are due."""
         self._look_at = None
         to_settle, seconds = engine.peek()
+        self._due_at = None
         if to_settle:
             self._settle(Finished(), True)
-        self._due_at = None
+            self._note_admitted(admission.admit_all(_SETTLE_BUDGET))
         if seconds is not None and seconds <= 0:
             self._promote()
         elif seconds is not None:
@@ -380,8 +422,8 @@ class Rounds(threading.Thread):
                 notifier.announce(fired.revoked)
                 self._settle(Finished(), True)
             seconds = schedules.next_tick()
-            if fired.decided and seconds is not None and seconds <= 0:
-                self._look_at = 0.0  # there was more than time for it
+            if fired.decided:
+                self._look_at = 0.0  # for their keys, and for what there was no time for
         elif self._has_ended_runs:
             schedules.pause_failing()
         self._has_ended_runs = False
@@ -392,6 +434,10 @@ class Rounds(threading.Thread):
         if queues := engine.promote():
             self.claims.has_more = True
             notifier.wake(queues)
+        if expired := engine.expire():
+            notifier.announce(expired)
+            self._settle(Finished(), True)
+        self._note_admitted(admission.admit_all(_SETTLE_BUDGET))
         _, seconds = engine.peek()
         if seconds is not None:  # one that is due still is locked by somebody
             self._expect(max(seconds, _LOCKED_PAUSE))
@@ -432,7 +478,7 @@ def _is_quiet(body: Body) -> bool:
     """Say whether a body has left nothing to be written, settled or claimed."""
     finished = body.executed and body.executed.finished
     follows = body.task.scheduled_for is not None or (finished and (finished.asked or finished.queues))
-    return _is_written(body) and not follows
+    return _is_written(body) and body.task.key is None and not follows
 
 
 def _unstorable(outcome: Outcome, error: DatabaseError) -> Outcome:

@@ -25,6 +25,8 @@ from tests.processes import (
     until,
 )
 
+pytestmark = pytest.mark.chaos
+
 
 def test_the_processes_of_a_killed_supervisor_die_with_it(run_worker):
     worker = run_worker("--processes", "2").ready(2)
@@ -325,7 +327,6 @@ def test_a_body_that_holds_the_interpreter_for_long_is_not_declared_dead(run_wor
     check_invariants()
 
 
-@pytest.mark.chaos
 def test_random_kills_of_any_process_change_nothing_but_the_number_of_attempts(run_worker, request):
     seed = random.randrange(10**6)
     chance = random.Random(seed)

@@ -7,6 +7,8 @@ import pytest
 from tests import fault_tasks
 from tests.processes import all_done, check_invariants, statuses
 
+pytestmark = pytest.mark.chaos
+
 MIXED = Counter(
     {
         ("fault.mixed", "INCOMPLETE"): 1,

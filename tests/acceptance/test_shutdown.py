@@ -13,6 +13,8 @@ from tests import fault_tasks
 from tests.models import Effect
 from tests.processes import all_done, check_invariants, parent_of, signal_all, until
 
+pytestmark = pytest.mark.chaos
+
 GRACE = 0.5
 
 

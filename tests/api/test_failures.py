@@ -189,8 +189,10 @@ class Odd:
 RESULTS = {
     "object": object,
     "odd": Odd,
+    "unspeakable": Unspeakable,
     "NaN": lambda: float("nan"),
     "infinity": lambda: float("inf"),
+    "1e400": lambda: [1e400],
     "NUL": lambda: "a\0b",
     "surrogate": lambda: "\ud800",
     "int keys": lambda: {1: 2},

@@ -20,6 +20,7 @@ from cq.exceptions import (
 )
 from cq.models import Task
 from tests import tasks
+from tests.models import Keyed
 from tests.tasks import adds, echoes
 
 pytestmark = pytest.mark.django_db
@@ -65,6 +66,22 @@ def test_what_cq_does_not_have_is_an_attribute_error():
         _ = cq.nonsense
 
 
+class Unspeakable:
+    """Raises whatever it is asked for."""
+
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 CALLS = [
     ((), {}),
     ((1, 2, 3), {}),
@@ -96,14 +113,30 @@ def test_arguments_as_data_are_checked_as_data():
 
 @pytest.mark.parametrize(
     "value",
-    [object(), math.nan, math.inf, "a\0b", {1: 2}, lambda: 1, "\ud800", (x for x in ())],
-    ids=["object", "NaN", "infinity", "NUL", "int key", "function", "surrogate", "generator"],
+    [object(), math.nan, 1e400, "a\0b", {1: 2}, lambda: 1, "\ud800", (x for x in ()), Unspeakable(), nested(5000)],
+    ids=["object", "NaN", "1e400", "NUL", "int key", "function", "surrogate", "generator", "unspeakable", "deep"],
 )
 def test_arguments_that_cannot_be_stored_say_where_they_are(value):
     with pytest.raises(NotSerializable, match=r"args\[1\]|args"):
         echoes.delay(1, value)
     with pytest.raises(NotSerializable, match="kwargs"):
         echoes.delay(x=value)
+
+
+def test_arguments_of_ten_megabytes_are_too_large():
+    for refused in (lambda: echoes.delay("x" * 10_000_000), lambda: echoes.delay(x=[0] * 5_000_000)):
+        with pytest.raises(TooLarge, match=r"262,?144"):
+            refused()
+
+
+def test_a_reference_that_is_too_long_to_be_stored_is_refused():
+    """A key of text may be of any length; the column that names the instance is not."""
+    keyed = Keyed(key="k" * 300)
+
+    for option in ("created_by", "subject"):
+        with pytest.raises(InvalidOption, match=rf"{option}=.*together take 312 characters; 200 can be stored"):
+            adds.using(**{option: keyed})
+    assert adds.using(subject=Keyed(key="k" * 188)).options["subject"] == f"tests.keyed:{'k' * 188}"
 
 
 def test_a_queryset_is_refused_with_a_hint():
@@ -137,6 +170,21 @@ OPTIONS = {
     "created_by": (["ann", 5, User(username="x"), User, AnonymousUser()], r"created_by=.*saved model instance"),
     "subject": (["ann", 5, User(username="x")], r"subject=.*saved model instance"),
     "submit": ([1, "no", None], r"submit=.*True or False"),
+    "timeout": ([0, -1, "5", True, math.nan, math.inf, timedelta(0), timedelta(days=367), [1]], r"timeout=.*above 0"),
+    "result_ttl": ([-1, "5", True, math.nan, math.inf, timedelta(seconds=-1), 1e12, ...], r"result_ttl=.*from 0"),
+    "expires": ([0, -1, "5", True, math.nan, math.inf, timedelta(0), timedelta.max], r"expires=.*above 0"),
+    "unique_key": (
+        ["", "x" * 201, "a\nb", "a\0b", 5, None, True, b"k", lambda *a: "k"],
+        r"unique_key=.*(printable|a text)",
+    ),
+    "key": (["", "x" * 201, "a\nb", 5, None, True, lambda *a: "k"], r"key=.*(printable characters|a text)"),
+    "limit": ([0, -1, 1.5, "3", True, 1_000_001, math.nan], r"limit=.*whole number from 1"),
+    "rate": ([0, 5, "5", "0/m", "-1/m", "5/y", "5/ m", "1.5/s", "5/m ", b"5/m", True, "99999999/s"], r'rate=.*"10/m"'),
+    "on_lost": (["ignore", "", None, True, 1], r"on_lost=.*'retry' or 'fail'"),
+    "replace": (
+        [(), [], "args", ("queue",), ("args", "queue"), None, True, {"args"}, ("args", 5)],
+        r"replace=.*'args', 'run_after'",
+    ),
 }
 
 
@@ -155,7 +203,7 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(option, value, messag
             refused()
 
 
-@pytest.mark.parametrize("option", ["name", "takes_task", "atomic", "retry_exceptions"])
+@pytest.mark.parametrize("option", ["name", "takes_task", "atomic", "retry_exceptions", "unique"])
 def test_what_is_code_belongs_to_the_decorator(option):
     with pytest.raises(InvalidOption, match=rf"{option}= belongs to the decorator"):
         adds.using(**{option: None})
@@ -218,6 +266,10 @@ def at_top(**namespace):
     return function
 
 
+async def coroutine_key(*args):
+    return "k"
+
+
 DECORATED = {
     "takes_task": ([1, None, "yes"], r"takes_task=.*True or False"),
     "atomic": ([1, "yes"], r"atomic=.*True or False"),
@@ -226,6 +278,14 @@ DECORATED = {
     "retries": ([-1, None, "3"], r"retries="),
     "retry_exceptions": (["ValueError", [5], int, lambda: True], r"retry_exceptions"),
     "backoff": (["often", -1, [], None, lambda: 1], r"backoff="),
+    "timeout": ([0, "5", True, math.nan], r"timeout=.*above 0"),
+    "result_ttl": ([-1, "5", True, math.inf], r"result_ttl=.*from 0"),
+    "expires": ([0, "5", True, timedelta.max], r"expires=.*above 0"),
+    "unique": (["arguments", "", 5, True, int, coroutine_key], r"unique=.*\"?'args'"),
+    "key": (["text", 5, True, int, coroutine_key], r"key=.*function of the arguments"),
+    "limit": ([0, 1.5, "3", True], r"limit=.*whole number from 1"),
+    "rate": ([5, "5", "0/m", "5/y"], r'rate=.*"10/m"'),
+    "on_lost": (["ignore", None, True], r"on_lost=.*'retry' or 'fail'"),
 }
 
 
@@ -331,3 +391,60 @@ def test_the_same_function_may_be_registered_again():
     function = at_top(name="again")
 
     assert task("tests.again")(function).name == task("tests.again")(function).name
+
+
+# Keys that functions make of the arguments
+
+
+def gives(value, *more):
+    return value
+
+
+def breaks(value, *more):
+    raise LookupError(value)
+
+
+@task("refusals.keyed", key=gives)
+def is_keyed(cqt, value):
+    pass
+
+
+@task("refusals.unique", unique=gives)
+def is_unique(cqt, value):
+    pass
+
+
+@task("refusals.breaks", key=breaks)
+def breaks_by_key(cqt, value):
+    pass
+
+
+@task("refusals.breaks_unique", unique=breaks)
+def breaks_by_unique(cqt, value):
+    pass
+
+
+@pytest.mark.parametrize("value", [None, 5, "", "x" * 201, "a\nb", ["k"], True], ids=repr)
+@pytest.mark.parametrize(("function", "option"), [(is_keyed, "key"), (is_unique, "unique")])
+def test_a_function_that_gives_no_text_is_refused_at_the_call(function, option, value):
+    for refused in (
+        lambda: function.delay(value),
+        lambda: function.delay_many([("fine",), (value,)]),
+        lambda: enqueue(function.name, value),
+    ):
+        with pytest.raises(InvalidOption, match=rf"^{option}=.*: expected 1 to 200 printable characters"):
+            refused()
+
+
+@pytest.mark.parametrize("function", [breaks_by_key, breaks_by_unique])
+def test_what_a_function_raises_comes_out_as_it_is(function):
+    for refused in (lambda: function.delay("x"), lambda: function.delay_many([("x",)])):
+        with pytest.raises(LookupError, match="x") as error:
+            refused()
+        assert type(error.value) is LookupError
+
+
+@pytest.mark.parametrize("function", [is_keyed, is_unique, breaks_by_key])
+def test_arguments_are_bound_before_a_function_is_asked(function):
+    with pytest.raises(InvalidArguments):
+        function.delay()

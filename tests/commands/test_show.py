@@ -240,3 +240,21 @@ def test_a_wrong_depth_is_an_error(depth):
 def test_an_unknown_id_is_an_error():
     with pytest.raises(CommandError, match="No task 'deadbeef' is stored"):
         call_command("cq_show", "deadbeef")
+
+
+def test_a_task_that_does_not_run_says_why(terminal, read_json, enter):
+    enter(queues=["mail"])
+    task = tasks.adds.delay(1)
+
+    said = terminal("cq_show", task.id)
+
+    assert "\nWhy it is not running\n  No living worker serves its queue default.\n" in said
+    assert read_json("cq_show", task.id)[0]["explain"] == ["No living worker serves its queue default."]
+
+
+def test_of_one_that_has_ended_nothing_is_explained(terminal, read_json):
+    task = tasks.adds.delay(1)
+    drain()
+
+    assert "Why it is not running" not in terminal("cq_show", task.id)
+    assert read_json("cq_show", task.id)[0]["explain"] == []

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from cq.moments import duration
 from cq.terminal.table import Cell, Column, Row, table
-from cq.terminal.text import clip, duration, lines, one_line, printable, width, wrap
+from cq.terminal.text import clip, lines, one_line, printable, width, wrap
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eleft\u2066 \r\n\x00\x7f\u2028 end"
 

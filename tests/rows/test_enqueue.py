@@ -71,7 +71,7 @@ def test_a_long_list_is_made_whole_or_not_at_all() -> None:
     engine.enqueue(used)
 
     with pytest.raises(Exception, match="cq_task_pkey"):
-        engine.enqueue_many(used, [*((uuid7(), "[]") for _ in range(1500)), (used.id, "[]")])
+        engine.enqueue_many(used, [*((uuid7(), "[]", None) for _ in range(1500)), (used.id, "[]", None)])
 
     assert Task.objects.count() == 1
 

@@ -441,7 +441,7 @@ def test_claiming_takes_rows_that_have_changed_since_the_exchange_began(monkeypa
         monkeypatch.setattr(wire.RoundTrip, "send", pausing)
         wish = engine.Wish(process(), {"default": 1}, [make.ADDS])
 
-        finished, claimed, _ = engine.exchange([succeeded(held(running))], wish)
+        finished, claimed, *_ = engine.exchange([succeeded(held(running))], wish)
 
     assert [moved.id for moved in finished.moved] == [running.id]
     assert [task.id for task in claimed] == [ready.id]

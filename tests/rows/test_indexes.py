@@ -64,24 +64,37 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
     new = "[" + ",".join(f'{{"id": "{uuid4()}", "previous_id": "{ids["before"]}"}}' for _ in range(10)) + "]"
     columns = [some, [1] * 100, ["SUCCESS"] * 100, [None] * 100, [""] * 100, [None] * 100, [None] * 100]
     return {
-        "CLAIM": (ids["process"], "q1", names, 10),
-        "CLAIM_SUSPECTS": (ids["process"], "q1", names, 10),
-        "READY_QUEUES": (),
+        "CLAIM": (ids["process"], "q1", False, "q1", names, 10),
+        "CLAIM_SUSPECTS": (ids["process"], "q1", False, "q1", names, 10),
+        "READY_QUEUES": ([],),
         "PEEK": (),
-        "LOOK": (None, None, names, None, None, names, names, names),
-        "BUSY": (None, None) * 3 + (names,),
+        "LOOK": ((None, None, ["q2"], names) * 2) + (names, names),
+        "BUSY": (None, None, None, None, ["q2"], None, None, ["q2"], names),
         "ASK": (some, some, some),
         "ASKED": (UUID(int=0), 200),
         "SETTLE_LOCK": (some,),
         "SETTLE_TAKE": (some, some),
         "SETTLE_END": ([ids["parent"]],),
         "SETTLE_REVOKE": (some,),
-        "SETTLE_RELEASE": (some,),
+        "SETTLE_RELEASE": (some, some),
         "SETTLE_AGAIN": (some,),
         "PROMOTE": (),
         "REVOKE": (some, "", False),
         "UNFINISHED_AFTER": (some,),
-        "SUBMIT": ("[]", uuid4()),
+        "SUBMIT": ("[]", "unique", False, "key", uuid4()),
+        "HOLDERS": (["tests.tasks.adds"] * 10, ["unique"] * 10),
+        "HELD_AGAINST": (some,),
+        "REPLACE": (True, True, new),
+        "ENQUEUE_UNIQUE": (new,),
+        "ENQUEUE_NEXT_UNIQUE": (new,),
+        "EXPIRE": (),
+        "KEYS": ("", 200, "", 200, 200),
+        "KEYS_ASKED": (["key-1"],),
+        "KEY_MAKE": (["key-1"],),
+        "KEY_LOCK": (["key-1"],),
+        "KEY_TAKE": (["key-1", "key-2"],),
+        "ADMIT": (["key-1", "key-2"],),
+        "ENTER_WORKER": (uuid4(), "host", 1, "", "null", "[]", 4, 4, 30),
         "FINISH": (*columns, None, None, None, None, f"[{','.join(['1'] * 100)}]"),
         "FINISH_LONE": ("1", some[0], 1),
         "FOLLOW": (some, some),
@@ -100,11 +113,23 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "STRIKE_OFF": ([ids["process"]],),
         "UNKNOWN_NAMES": (),
         "REFUSE": (["nobody.knows"], 600),
+        "PRUNE_DUE": (500,),
+        "PRUNE_THESE": (some,),
+        "WORKFLOWS": (some,),
+        "LOCK_MEMBERS": (some,),
+        "POSTPONE_PRUNE": (60, some, [None] * 100),
+        "STORED_CALLS": (UUID(int=0), 200),
+        "EXPLAIN": (["q2"], ids["parent"]),
+        "EXPLAIN_PLACE": (ids["parent"], ids["parent"]),
+        "EXPLAIN_SUBTASKS": (ids["parent"], ids["parent"], 3),
+        "EXPLAIN_KEY": ("k", "k"),
+        "EXPLAIN_STARTS": ("k", "k", "k", 60),
         "NEXT_TICK": (names, names),
         "RUNNING_TICKS": ([1, 2],),
         "LOCK_RUNS": ([1, 2],),
         "FIRED": ([1, 2], [None, None]),
         "PAUSE_FAILING": (),
+        "REPEATED_CALLS": (),
     }
 
 
@@ -113,6 +138,13 @@ def test_no_statement_reads_the_whole_table(full: dict[str, UUID], name: str) ->
     explained = plan(getattr(sql, name), *statements(full)[name])
 
     assert scanned(explained) & watched(name) == set(), explained
+
+
+@pytest.mark.parametrize("statement", sql.PRUNE)
+def test_no_part_of_a_prune_reads_the_whole_table(full: dict[str, UUID], statement: str) -> None:
+    explained = plan(statement, [uuid4() for _ in range(100)])
+
+    assert scanned(explained) & {"cq_task", "cq_settlerequest"} == set(), explained
 
 
 def test_a_claim_walks_the_ready_index_and_does_not_sort(full: dict[str, UUID]) -> None:

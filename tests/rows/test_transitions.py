@@ -12,6 +12,7 @@ from cq.exceptions import DuplicateSubmitError
 from cq.models import Process, Task
 from cq.outcome import Outcome
 from cq.states import Status, Transition
+from tests import tasks
 from tests.rows import make
 from tests.rows.make import held, image, process, row
 
@@ -62,6 +63,19 @@ def submitted(status: Status) -> UUID:
 
 def promoted(status: Status) -> UUID:
     return unchanged_unless(row(status, run_after=make.ago(60)).id, engine.promote)
+
+
+def replaced(status: Status, *, run_after: int) -> UUID:
+    task = row(status, unique_key="k")
+    before = image(task.id)
+    tasks.adds.using(unique_key="k", replace=("run_after",), run_after=run_after).delay(2)
+    may_change = status in (Status.PENDING, Status.SCHEDULED, Status.QUEUED)
+    assert may_change or image(task.id) == before
+    return task.id
+
+
+def expired(status: Status) -> UUID:
+    return unchanged_unless(row(status, attempt=0, start_by=make.ago(1), expires=5.0).id, engine.expire)
 
 
 def claimed(status: Status) -> UUID:
@@ -159,6 +173,9 @@ WAYS = [
     Way(states.RELEASE, "submit", {S.PENDING: S.QUEUED}, submitted),
     Way(states.SKIP, "settle", {S.PENDING: S.SKIPPED}, lambda s: settled_predecessor(s, S.FAILURE)),
     Way(states.PROMOTE, "promote", dict.fromkeys(states.DELAYED, S.QUEUED), promoted),
+    Way(states.PROMOTE, "replace", {S.SCHEDULED: S.QUEUED}, lambda s: replaced(s, run_after=0)),
+    Way(states.POSTPONE, "replace", {S.QUEUED: S.SCHEDULED}, lambda s: replaced(s, run_after=3600)),
+    Way(states.EXPIRE, "expire", {S.QUEUED: S.EXPIRED}, expired),
     Way(states.CLAIM, "claim", {S.QUEUED: S.RUNNING}, claimed),
     Way(states.GIVE_BACK, "unstarted", {S.RUNNING: S.QUEUED}, finished(outcome.given_back)),
     Way(states.GIVE_BACK, "interrupted", {S.RUNNING: S.QUEUED}, finished(outcome.interrupted)),
@@ -191,7 +208,7 @@ WAYS = [
         reopened(S.PENDING),
     ),
 ]
-NOT_BUILT_YET = {states.SUSPEND, states.EXPIRE}
+NOT_BUILT_YET = {states.SUSPEND}
 
 
 @pytest.mark.parametrize("status", Status)

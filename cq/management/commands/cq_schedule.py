@@ -8,12 +8,12 @@ from django.core.management.base import CommandError, CommandParser
 
 from cq.exceptions import CQError
 from cq.models import RepeatingTask
+from cq.moments import instant
 from cq.terminal.command import TerminalCommand, style_of
 from cq.terminal.record import records
 from cq.terminal.schedules import as_json, remarks, repeating_tasks, skipped, when
 from cq.terminal.selection import tasks
 from cq.terminal.table import Cell, Column, Row, table
-from cq.terminal.text import instant
 
 _COLUMNS = (
     Column("NAME", gives_way=True),

@@ -10,7 +10,9 @@ from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
 
+from cq.explain import explain
 from cq.models import Attempt
+from cq.moments import duration, instant
 from cq.states import DELAYED, Status
 from cq.terminal import tree
 from cq.terminal.command import TerminalCommand, short, status_cell
@@ -19,7 +21,7 @@ from cq.terminal.masking import as_call, as_python
 from cq.terminal.record import Record, fault, iso, records
 from cq.terminal.selection import find, tasks
 from cq.terminal.table import Cell, Column, Row, table
-from cq.terminal.text import duration, instant, lines, one_line, wrap
+from cq.terminal.text import lines, one_line, wrap
 
 _DEPTH = 3
 # Characters shown of one value; --json has all of it.
@@ -58,6 +60,11 @@ class Command(TerminalCommand):
         self.say(Cell(record.name, "MIGRATE_HEADING"), "  ", status_cell(record.status))
         for label, text in (*_head(record), *_times(record), *_place(record, task.neighbours)):
             self._say_field(label, text)
+        if task.why_not:
+            self._say_title("Why it is not running")
+            for reason in task.why_not:
+                for part in wrap(one_line(reason), self.room - 2):
+                    self.say("  ", part)
         self._say_attempts(task)
         if record.traceback:
             self._say_title("Traceback")
@@ -98,6 +105,7 @@ class _Shown:
     neighbours: dict[UUID, tuple[str, str]]
     attempts: Sequence[Attempt]
     family: Family
+    why_not: Sequence[str]
 
 
 def _depth(text: str) -> int:
@@ -117,7 +125,11 @@ def _read(task_id: UUID, depth: int | None) -> _Shown:
     near = tasks().filter(id__in=[other for other in ids if other]).values_list("id", "name", "status")
     attempts = tasks().only("id").get(id=task_id).attempts.all()
     return _Shown(
-        record, {other: (name, status) for other, name, status in near}, list(attempts), grow(record, depth=depth)
+        record,
+        {other: (name, status) for other, name, status in near},
+        list(attempts),
+        grow(record, depth=depth),
+        explain(record.id),
     )
 
 
@@ -204,6 +216,7 @@ def _as_json(task: _Shown) -> dict[str, Any]:
     top = tree.as_json(task.family.top)
     return {
         **task.record.as_json(),
+        "explain": task.why_not,
         "attempts": [
             {
                 "number": attempt.number,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cq.moments import duration
 from cq.terminal.command import TerminalCommand
 from cq.terminal.overview import UNFINISHED, Overview, QueueState, WorkerState, look
 from cq.terminal.table import Cell, Column, Row, table
-from cq.terminal.text import counts, duration, one_line, wrap
+from cq.terminal.text import counts, one_line, wrap
 
 _ALWAYS_SHOWN = ("QUEUED", "RUNNING")
 
@@ -81,7 +82,10 @@ def _queue_cells(queue: QueueState, shown: list[str]) -> Iterator[Cell]:
     for status in shown:
         yield Cell(f"{queue.numbers.get(status, 0):,}")
     yield Cell(duration(queue.oldest_due))
-    yield Cell("yes") if queue.is_served else Cell("no", "ERROR" if queue.ready else "WARNING")
+    if queue.is_paused:
+        yield Cell("paused", "WARNING")
+    else:
+        yield Cell("yes") if queue.is_served else Cell("no", "ERROR" if queue.ready else "WARNING")
 
 
 def _worker_cells(state: WorkerState) -> Iterator[Cell]:
