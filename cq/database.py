@@ -1,7 +1,7 @@
 """The one way to PostgreSQL: which connection holds CQ's tables, and how a statement of `sql.py` is sent over it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import psycopg
@@ -12,6 +12,8 @@ from django.db.transaction import Atomic
 from cq import wire
 from cq.conf import conf
 from cq.wire import Reply, RoundTrip
+
+_CANCEL_WITHIN = 0.5
 
 
 def alias() -> str:
@@ -167,7 +169,10 @@ def read_committed() -> Iterator[None]:
 
 def mend() -> None:
     """Close this thread's connection, whatever state it is in; the next statement opens another."""
-    broken = connection()
+    _mend(connection())
+
+
+def _mend(broken: BaseDatabaseWrapper) -> None:
     broken.in_atomic_block = False
     broken.savepoint_ids = []
     broken.atomic_blocks = []
@@ -179,6 +184,24 @@ def mend() -> None:
         broken.close()
     except Error:
         broken.connection = None
+
+
+def discard() -> None:
+    """Throw this thread's connections away, and end what they have running: whatever used them was torn in the middle."""
+    for own in connections.all(initialized_only=True):
+        if own.alias == alias():
+            cancel(own)
+        _mend(own)
+
+
+def cancel(own: BaseDatabaseWrapper) -> None:
+    """End what a connection, perhaps another thread's, has running on the server: who waits for it notices nothing else."""
+    raw: Any = own.connection
+    if raw is None or raw.closed or raw.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+        return
+    with suppress(psycopg.Error):
+        if hasattr(raw, "cancel_safe"):  # psycopg 3.2; what there was before might wait for ever
+            raw.cancel_safe(timeout=_CANCEL_WITHIN)
 
 
 def first_line(error: Exception) -> str:

@@ -196,6 +196,11 @@ class Definition:
         is_counted = (options.get("limit", self.limit) or options.get("rate", self.rate)) is not None
         return self.name if is_counted else None
 
+    def timeout_of(self, kept: Mapping[str, Any] | None) -> float | None:
+        """Return how many seconds one row's body may run: what was given at its call, else the decorator's."""
+        given: float | None = kept.get("timeout", self.timeout) if kept else self.timeout
+        return given
+
     def policy(self, kept: Mapping[str, Any] | None) -> RetryPolicy:
         """Return the retry policy of one row: what was given at its call, else the decorator's."""
         if not kept:

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from django.db import DataError
 
-from cq import database, notifier, sql, states
+from cq import database, lingering, notifier, sql, states
 from cq.conf import conf
 from cq.exceptions import DuplicateSubmitError, Fenced, NotAllowedHere, TaskGone, TooLarge
 from cq.failpoints import failpoint
@@ -285,6 +285,9 @@ class _Finishing:
             trip.send_unplanned(sql.SHORT_WAIT)
         self.made = [trip.send_unplanned(sql.ENQUEUE_MADE, _as_json(part)) for part in database.slices(made, _SLICE)]
         trip.failpoint("finish.made")
+        for outcome in outcomes:
+            if outcome.lingers_in is not None:
+                trip.send_unplanned(sql.LINGER, outcome.lingers_in, [outcome.task.id], [outcome.task.claims])
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or outcomes[0].task.previous_id is not None
         self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
@@ -376,10 +379,13 @@ def state(task_id: UUID | None) -> dict[str, Any] | None:
 def revoke(ids: Sequence[UUID], *, reason: str, terminate: bool = False) -> list[UUID]:
     """Stop unfinished tasks; what is below and after them follows when they are settled. Return those that were stopped."""
     with database.atomic():
-        revoked = [task_id for (task_id,) in database.execute(sql.REVOKE, list(ids), reason, terminate)]
+        rows = database.execute(sql.REVOKE, list(ids), terminate, reason, terminate)
+        revoked = [task_id for task_id, _ in rows]
         failpoint("revoke.swapped")
         if revoked:
             database.execute(sql.ASK, *[revoked] * 3)
+        if holders := {holder for _, holder in rows if holder is not None}:
+            database.on_commit(lambda: notifier.stop(holders))
     return revoked
 
 
@@ -468,12 +474,21 @@ def heartbeat(worker_id: UUID) -> bool:
     return bool(database.execute(sql.HEARTBEAT, conf().LEASE, worker_id))
 
 
-def end_process(process_id: UUID, started: Sequence[UUID], *, was_stopped: bool = False) -> None:
+def end_process(
+    process_id: UUID, started: Sequence[UUID], *, was_stopped: bool = False, overdue: Sequence[UUID] = ()
+) -> None:
     """Declare a process dead, with the tasks whose bodies had started in it. It can claim nothing from then on.
 
-    They are charged with a crash, unless its own supervisor stopped it.
+    They are charged with a crash, unless its own supervisor stopped it. Those that are overdue have ended by their timeouts.
     """
-    database.execute(sql.END_PROCESS, json.dumps([str(task_id) for task_id in started]), was_stopped, process_id)
+    late = json.dumps([str(task_id) for task_id in overdue]) if overdue else None
+    started_ids = json.dumps([str(task_id) for task_id in started])
+    database.execute(sql.END_PROCESS, started_ids, was_stopped, late, process_id)
+
+
+def overdue(names: Sequence[str]) -> list[Claimed]:
+    """Return the claims of dead processes whose bodies were overdue; whoever knows these names may write how they ended."""
+    return [Claimed(*row) for row in database.execute(sql.OVERDUE, list(names))]
 
 
 def leave(worker_id: UUID) -> None:
@@ -502,14 +517,18 @@ def rescue() -> list[Moved]:
         ids = [task.id for task in rescued if task.has_ended]
         if ids:
             database.execute(sql.ASK, *[ids] * 3)
+        lingering.end_all(dead)
         database.execute(sql.STRIKE_OFF, dead)
     database.execute(sql.TERMINATE, [f"cq:{process_id}" for process_id in dead])
     return rescued
 
 
-def hand_back(process_id: UUID, known: Sequence[UUID], *, after: float) -> list[Moved]:
-    """Give back what a process has claimed more than so many seconds ago, but for the tasks that it is known to run."""
-    rows = database.execute(sql.HAND_BACK, process_id, list(known), after)
+def hand_back(process_id: UUID, known: Sequence[UUID], *, after: float, is_own: bool = False) -> list[Moved]:
+    """Give back what a process has claimed more than so many seconds ago, but for the tasks that it is known to run.
+
+    `is_own`: the process itself does so, and knows what it has started.
+    """
+    rows = database.execute(sql.HAND_BACK, process_id, list(known), is_own, after)
     return [Moved(task_id, Status(status), queue) for task_id, status, queue in rows]
 
 

@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,9 +25,10 @@ from cq import codec, current, database, engine, outcome, registry, states, uniq
 from cq.conf import conf
 from cq.definition import Definition
 from cq.engine import Finished
-from cq.exceptions import Fenced, NotAllowedHere, ReturnedForeignTask, TaskNotRegistered, TransactionBroken
+from cq.exceptions import Fenced, NotAllowedHere, ReturnedForeignTask, TaskNotRegistered, TaskTimeout, TransactionBroken
 from cq.failpoints import failpoint
 from cq.failure import describe
+from cq.interruption import Interruption, Stopped
 from cq.models import Task
 from cq.models.task import conflict_at_the_end
 from cq.outcome import Claimed, Outcome
@@ -55,17 +57,29 @@ class Executed:
     finished: Finished | None = None
 
 
-def execute(task: Claimed, started: Callable[[], object] = lambda: None, block: Block | None = None) -> Executed:
-    """Run a function's body in this thread; never raises. `started` is called right before the body.
+class NotStarted(BaseException):
+    """The body must not start: its claim was given back at the last moment."""
+
+
+# Called right before a body, with the way to stop it.
+Started = Callable[[Interruption], object]
+
+
+def execute(task: Claimed, started: Started = lambda _: None, block: Block | None = None) -> Executed:
+    """Run a function's body in this thread; never raises. `started` is called right before the body, and may refuse it.
 
     `block` is the thread's own, which may stay open for the next body.
     """
     definition = registry.find(task.name)
     if definition is None:
-        return Executed(_failed(task, None, TaskNotRegistered(f"Task {task.name!r} is not registered in this worker.")))
+        return Executed(failed(task, None, TaskNotRegistered(f"Task {task.name!r} is not registered in this worker.")))
     attempt = _Attempt(task, definition, started, block or Block())
     try:
         return attempt.in_transaction() if definition.atomic else attempt.plain()
+    except NotStarted:
+        return Executed(outcome.given_back(task))
+    except Stopped:
+        return Executed(outcome.interrupted(task))
     except Fenced as fenced:
         return attempt.overtaken(fenced)
     except BaseException as error:  # around the user's function: whatever it raises is its outcome
@@ -74,14 +88,18 @@ def execute(task: Claimed, started: Callable[[], object] = lambda: None, block: 
         attempt.clean_up()
 
 
-async def aexecute(task: Claimed, started: Callable[[], object] = lambda: None) -> Executed:
+async def aexecute(task: Claimed, started: Started = lambda _: None) -> Executed:
     """Run a coroutine's body on this loop; never raises, but for the cancellation of the worker itself."""
     definition = registry.find(task.name)
     if definition is None:
-        return Executed(_failed(task, None, TaskNotRegistered(f"Task {task.name!r} is not registered in this worker.")))
+        return Executed(failed(task, None, TaskNotRegistered(f"Task {task.name!r} is not registered in this worker.")))
     attempt = _Attempt(task, definition, started, Block())
     try:
         return await attempt.in_loop()
+    except NotStarted:
+        return Executed(outcome.given_back(task))
+    except Fenced as fenced:
+        return await sync_to_async(attempt.overtaken)(fenced)
     except asyncio.CancelledError as error:
         if (here := asyncio.current_task()) is not None and here.cancelling():
             raise
@@ -93,14 +111,16 @@ async def aexecute(task: Claimed, started: Callable[[], object] = lambda: None) 
 class _Attempt:
     """One attempt at one body."""
 
-    def __init__(self, task: Claimed, definition: Definition, started: Callable[[], object], block: Block) -> None:
+    def __init__(self, task: Claimed, definition: Definition, started: Started, block: Block) -> None:
         self.task = task
         self.definition = definition
         self.started = started
-        self.running = RunningTask(task)
+        self.interruption = Interruption(definition.timeout_of(engine.decode_options(task.options)))
+        self.running = RunningTask(task, self.interruption)
         self.finished: Finished | None = None
         self.has_committed = False
         self.connection = database.connection()
+        self.interruption.cancel = partial(database.cancel, self.connection)
         self.block = block
         self.depth = OUTSIDE if block.is_open else depth(self.connection)
         self.watch: Watch | None = None
@@ -122,7 +142,11 @@ class _Attempt:
                 connection.run_on_commit.insert(0, (set(), self._note_commit, False))  # type: ignore[arg-type]
             self.finished = self._write(ended)
         except BaseException as error:
-            self.block.leave(error)
+            if self.interruption.is_torn:
+                self.block.drop()
+                database.discard()
+            else:
+                self.block.leave(error)
             raise
         self.block.leave()
         failpoint("body.committed")
@@ -149,8 +173,8 @@ class _Attempt:
         await sync_to_async(lambda: self.running.previous)()  # for the body, which cannot read it itself
         token = current.enter(self.running)
         try:
-            self.started()
-            result = await self.definition.func(*args, **kwargs)
+            self._start()
+            result = await self.interruption.arun(self.definition.func, args, kwargs)
         finally:
             current.leave(token)
             self.running.close()
@@ -162,11 +186,15 @@ class _Attempt:
         token = current.enter(self.running)
         try:
             failpoint("body.starting")
-            self.started()
-            return self.definition.func(*args, **kwargs)
+            self._start()
+            return self.interruption.run(self.definition.func, args, kwargs)
         finally:
             current.leave(token)
             self.running.close()
+
+    def _start(self) -> None:
+        self.interruption.start()
+        self.started(self.interruption)
 
     def _arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         task = self.task
@@ -224,7 +252,7 @@ class _Attempt:
             return self.raised(error)
         if is_mine:
             return Executed(
-                _failed(self.task, None, NotAllowedHere("A body cannot revoke its own task. Raise an exception."))
+                failed(self.task, None, NotAllowedHere("A body cannot revoke its own task. Raise an exception."))
             )
         logger.warning("fenced task=%s name=%s attempt=%s: %s", self.task.id, self.task.name, self.task.attempt, fenced)
         return Executed()
@@ -234,13 +262,18 @@ class _Attempt:
         if self.has_committed:
             logger.error("an on_commit hook raised task=%s name=%s", self.task.id, self.task.name, exc_info=error)
             return Executed(finished=self.finished)
-        return Executed(_failed(self.task, self.definition, error))
+        is_over = self.interruption.was_interrupted and isinstance(error, TaskTimeout)
+        return Executed(failed(self.task, self.definition, error, kind="timeout" if is_over else "error"))
 
     def clean_up(self) -> None:
         """Leave the thread's connections as the next body should find them: CQ's own open, others as `CONN_MAX_AGE` says."""
         if settings.DEBUG:
             reset_queries()
         own = self.connection
+        if self.interruption.is_torn and self.depth == OUTSIDE:
+            self.block.drop()
+            database.discard()
+            return
         is_changed = self.watch is not None and self.watch.changes_session
         if (
             self.depth == OUTSIDE
@@ -258,25 +291,28 @@ def conflicted(ended: Outcome, error: BaseException) -> Outcome | None:
     """Return the outcome of a body of which a task cannot be made, because somebody took its unique key; None: it is another error."""
     if not unique.is_conflict(error):
         return None
-    return _failed(ended.task, registry.find(ended.task.name), conflict_at_the_end(ended.made))
+    return failed(ended.task, registry.find(ended.task.name), conflict_at_the_end(ended.made))
 
 
-def _failed(task: Claimed, definition: Definition | None, error: BaseException) -> Outcome:
-    """Decide about another attempt: database conflicts and lost connections are nobody's fault, a few times."""
+def failed(
+    task: Claimed, definition: Definition | None, error: BaseException, *, kind: str = "error", trace: str | None = None
+) -> Outcome:
+    """Decide about another attempt after an exception: database conflicts and lost connections are nobody's fault, a few times."""
     if (again := _rerun(task, error)) is not None:
         return again
     policy = definition.policy(engine.decode_options(task.options)) if definition else None
     delay = decide(policy, error, retries_used=task.retries, attempt=task.attempt) if policy else None
-    text, name, trace = describe(error)
+    text, name, described = describe(error)
+    trace = trace or described
     if delay is None:
-        return Outcome(task, states.FAIL, "error", error=text, exception=name, traceback=trace)
+        return Outcome(task, states.FAIL, kind, error=text, exception=name, traceback=trace)
     return Outcome(
-        task, states.RETRY_LATER, "error", error=text, exception=name, traceback=trace, delay=delay, charge="retries"
+        task, states.RETRY_LATER, kind, error=text, exception=name, traceback=trace, delay=delay, charge="retries"
     )
 
 
 def _rerun(task: Claimed, error: BaseException) -> Outcome | None:
-    kind = _database_trouble(error)
+    kind = None if task.at_most_once else _database_trouble(error)
     if kind is None or task.transients >= _MOST_RERUNS[kind]:
         return None
     text, name, trace = describe(error)

@@ -5,6 +5,8 @@ import threading
 import time
 from uuid import UUID
 
+from cq.interruption import shielded
+
 _RANDOM_BITS = 74
 
 
@@ -45,4 +47,5 @@ os.register_at_fork(after_in_child=_generator.start_afresh)
 
 def uuid7() -> UUID:
     """Return the next id."""
-    return _generator.next()
+    with shielded():  # the lock is everybody's
+        return _generator.next()

@@ -21,6 +21,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer, ChannelLayerManager
 
 from cq.conf import conf
+from cq.interruption import shielded
 
 logger = logging.getLogger("cq.notifier")
 
@@ -28,6 +29,8 @@ logger = logging.getLogger("cq.notifier")
 CHANNEL = "cq"
 # … and those that serve some, here.
 QUEUE_CHANNEL = "cq.queue.{}"
+# A child hears here that tasks which it runs were taken from it.
+PROCESS_CHANNEL = "cq.process.{}"
 ENDED_GROUP = "cq.ended"
 WAKE = "cq.wake"
 ENDED = "cq.ended"
@@ -54,22 +57,32 @@ _layers = ChannelLayerManager()
 
 def wake(queues: Iterable[str]) -> None:
     """Tell workers to look at the database; these queues have something new."""
-    _here().mark(look=True, queues=queues)
+    with shielded():
+        _here().mark(look=True, queues=queues)
 
 
 def announce(ids: Iterable[UUID]) -> None:
     """Tell those who wait that these tasks have ended."""
-    _here().mark(ended=ids)
+    with shielded():
+        _here().mark(ended=ids)
+
+
+def stop(processes: Iterable[UUID]) -> None:
+    """Tell these processes that tasks whose bodies they run are no longer theirs."""
+    with shielded():
+        _here().mark(processes=processes)
 
 
 def listen(task_id: UUID, listener: Listener) -> None:
     """Call the listener when it is announced that this task has ended; perhaps never, perhaps too often."""
-    _here().add_listener(task_id, listener)
+    with shielded():
+        _here().add_listener(task_id, listener)
 
 
 def unlisten(task_id: UUID, listener: Listener) -> None:
     """Stop calling it."""
-    _here().remove_listener(task_id, listener)
+    with shielded():
+        _here().remove_listener(task_id, listener)
 
 
 def attach(loop: asyncio.AbstractEventLoop) -> None:
@@ -107,6 +120,7 @@ class Notifier:
         self._look = False
         self._queues: set[str] = set()
         self._ended: set[UUID] = set()
+        self._processes: set[UUID] = set()
         self._listeners: dict[UUID, set[Listener]] = {}
         self.is_saying = False
         self._is_hearing = False
@@ -114,12 +128,20 @@ class Notifier:
         self._broken_until = 0.0
         self._full_until: dict[str, float] = {}
 
-    def mark(self, *, look: bool = False, queues: Iterable[str] = (), ended: Iterable[UUID] = ()) -> None:
+    def mark(
+        self,
+        *,
+        look: bool = False,
+        queues: Iterable[str] = (),
+        ended: Iterable[UUID] = (),
+        processes: Iterable[UUID] = (),
+    ) -> None:
         with self._lock:
             self._look = self._look or look
             self._queues.update(queues)
             self._ended.update(ended)
-            if self.is_saying or not (self._look or self._ended):
+            self._processes.update(processes)
+            if self.is_saying or not (self._look or self._ended or self._processes):
                 return
             self.is_saying = True
             self._idle.clear()
@@ -168,23 +190,25 @@ class Notifier:
                 look, self._look = self._look, False
                 queues, self._queues = self._queues, set()
                 ended, self._ended = self._ended, set()
-                if not look and not ended:
+                processes, self._processes = self._processes, set()
+                if not look and not ended and not processes:
                     self.is_saying = False
                     self._idle.set()
                     return
             if time.monotonic() >= self._broken_until:
-                await self._send_all(look, queues, ended)
+                await self._send_all(look, queues, ended, processes)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _send_all(self, look: bool, queues: set[str], ended: set[UUID]) -> None:
+    async def _send_all(self, look: bool, queues: set[str], ended: set[UUID], processes: set[UUID]) -> None:
         current = layer()
         if current is None:
             return
         if ended:
             ids = [str(task_id) for task_id in ended] if len(ended) <= _MOST_IDS else []
             await self._send(current.group_send, ENDED_GROUP, {"type": ENDED, "ids": ids})
-        for channel in [CHANNEL, *map(QUEUE_CHANNEL.format, queues)] if look else []:
+        channels = [CHANNEL, *map(QUEUE_CHANNEL.format, queues)] if look else []
+        for channel in [*map(PROCESS_CHANNEL.format, (process.hex for process in processes)), *channels]:
             await self._send(current.send, channel, {"type": WAKE})
 
     async def _send(self, send: Callable[[str, dict[str, Any]], Any], place: str, message: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ class Claimed(NamedTuple):
     previous_result: str | None
     key: str | None
     waited: float  # seconds from when it was due
+    at_most_once: bool = False
 
 
 class Outcome(NamedTuple):
@@ -55,6 +56,8 @@ class Outcome(NamedTuple):
     charge: str = ""
     result_of: UUID | None = None
     made: tuple[NewTask, ...] = ()
+    # The process in which the body still runs although its task moves on.
+    lingers_in: UUID | None = None
 
 
 def returned(
@@ -75,7 +78,10 @@ def given_back(task: Claimed) -> Outcome:
 
 
 def interrupted(task: Claimed) -> Outcome:
-    """The body was interrupted by its worker; nothing is charged."""
+    """The body was interrupted by its worker; nothing is charged. One that may start only once is lost."""
+    if task.at_most_once:
+        reason = 'Its worker was stopped while running it, and on_lost="fail" allows no other start.'
+        return Outcome(task, states.LOSE, "interrupted", error="Its worker was stopped.", reason=reason)
     return Outcome(task, states.GIVE_BACK, "interrupted", error="Its worker was stopped.")
 
 

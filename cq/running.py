@@ -14,14 +14,15 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from cq import codec, unique
+from cq import codec, engine, unique
 from cq.call import Arguments, Callee, call_of
 from cq.conf import conf
 from cq.exceptions import NotAllowedHere, ReturnedForeignTask, TaskFinished, TooLarge
+from cq.interruption import Interruption
 from cq.models import Task
 from cq.models.task import conflict, refuse_conflicts
 from cq.new import NewTask
-from cq.outcome import Claimed
+from cq.outcome import Claimed, given_back
 
 
 class RunningTask:
@@ -30,8 +31,9 @@ class RunningTask:
     What is not listed here (`cqt.created_at`, `cqt.created_by` …) is read from the row at first use.
     """
 
-    def __init__(self, claimed: Claimed, *, is_direct: bool = False) -> None:
+    def __init__(self, claimed: Claimed, interruption: Interruption | None = None, *, is_direct: bool = False) -> None:
         self._claimed = claimed
+        self._interruption = interruption
         self._is_direct = is_direct
         self._is_open = True
         self.id = claimed.id
@@ -154,6 +156,8 @@ class RunningTask:
     def _keep(self, new: NewTask, parent_id: UUID | None, depth: int) -> Task:
         if not self._is_open:
             raise TaskFinished(f"The body of task {self.id} has ended; nothing can be added to it any more.")
+        if self._interruption is not None:
+            self._interruption.check()
         limits = conf()
         if depth > limits.MAX_DEPTH:
             raise TooLarge(
@@ -188,6 +192,24 @@ class RunningTask:
     def will_contain(self, task: Task) -> bool:
         """Say whether this body would wait for something that starts only after it."""
         return task.maker is self or self.id in (task.parent_id, task.pk)
+
+    def checkpoint(self) -> None:
+        """Raise if this body is to end: `TaskTimeout` when its time is over, `Fenced` when its task was revoked or taken over.
+
+        In a worker it costs nothing to ask often: the worker is told of a revoke, at the latest after `POLL_INTERVAL`.
+        """
+        stop = self._interruption
+        if stop is None:
+            return
+        stop.check()
+        if not stop.is_watched and stop.loop_task is None and not engine.still_mine([given_back(self._claimed)]):
+            stop.tell()
+            stop.check()
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether its body may still add to it: what it has made is in memory only."""
+        return self._is_open
 
     def close(self) -> None:
         """Take nothing more: the body has ended."""

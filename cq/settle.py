@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from cq import database, sql
+from cq import database, notifier, sql
 from cq.failpoints import failpoint
 from cq.states import TERMINAL, Status
 
@@ -93,7 +93,10 @@ def _end_parents(ids: Sequence[UUID], settled: Settled) -> None:
 
 def _carry_revokes_down(ids: Sequence[UUID], settled: Settled) -> None:
     if ids:
-        settled.ended += [task_id for (task_id,) in database.execute(sql.SETTLE_REVOKE, ids)]
+        rows = database.execute(sql.SETTLE_REVOKE, ids)
+        settled.ended += [task_id for task_id, _ in rows]
+        if holders := {holder for _, holder in rows if holder is not None}:
+            database.on_commit(lambda: notifier.stop(holders))
 
 
 def _release_successors(ids: Sequence[UUID], settled: Settled) -> None:

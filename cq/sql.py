@@ -84,8 +84,8 @@ INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_b
 VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s::jsonb, %s, %s, %s, 'QUEUED') RETURNING status, run_after, created_at
 """
 
-# Insert tasks that refer to no other, each unless an unfinished one has its unique key. In the order of the keys, so that lists of the
-# same keys do not wait for each other crosswise.
+# Insert tasks that refer to no other, each unless an unfinished one has its unique key. They are given in the order of the keys, so
+# that lists of the same keys do not wait for each other crosswise.
 ENQUEUE_UNIQUE = f"""
 INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, expires, at_most_once, unique_key,
                      key, key_limit, rate_starts, rate_seconds, is_coroutine, admitted, result_ttl, prune_after, delay,
@@ -93,7 +93,7 @@ INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_b
 SELECT d.id, d.args, d.kwargs, d.name, d.queue, d.priority, d.options, d.created_by, d.subject, {_RULES}, d.result_ttl,
        CASE WHEN d.held THEN {NOW} + make_interval(secs => d.result_ttl) END, make_interval(secs => d.delay), due, {_START_BY},
        CASE WHEN d.held THEN 'PENDING' ELSE {_QUEUED_OR_SCHEDULED} END
-  FROM {_GIVEN_ROOTS}, LATERAL (SELECT {_DUE}) AS at(due) ORDER BY d.name, d.unique_key, d.id
+  FROM {_GIVEN_ROOTS}, LATERAL (SELECT {_DUE}) AS at(due)
     ON CONFLICT {_UNIQUE} DO NOTHING
 RETURNING id, status, run_after, created_at
 """
@@ -275,7 +275,7 @@ UPDATE cq_task t
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
     CASE WHEN t.pass_result THEN (SELECT before.result::text FROM cq_task before WHERE before.id = t.previous_id) END, t.key,
-    extract(epoch FROM {LATER} - t.run_after)::float8
+    extract(epoch FROM {LATER} - t.run_after)::float8, t.at_most_once
 """
 # Those under which no process has died …
 CLAIM = _CLAIM.format(crashes="= 0")
@@ -444,18 +444,25 @@ SELECT id FROM ended
 
 # Carry a revoke one level down: to unfinished subtasks, and to successors that were there when it came.
 SETTLE_REVOKE = f"""
-WITH above AS MATERIALIZED (SELECT id, finished_at FROM cq_task WHERE id = ANY(%s::uuid[]) AND status = 'REVOKED'),
+WITH above AS MATERIALIZED (
+    SELECT id, finished_at, terminate FROM cq_task WHERE id = ANY(%s::uuid[]) AND status = 'REVOKED'),
+below AS MATERIALIZED (
+    SELECT id, parent_id, status AS was, process_id AS holder, key FROM cq_task
+     WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard})
+     LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED),
+lingers AS (
+    INSERT INTO cq_lingering (task_id, process_id, key, terminate)
+    SELECT below.id, holder, key, terminate FROM below JOIN above ON above.id = below.parent_id WHERE was = 'RUNNING'
+    RETURNING task_id, process_id),
 revoked AS (
     UPDATE cq_task t
-       SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL,
+       SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, terminate = above.terminate,
            outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
            ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END,
            reason = CASE WHEN above.id = t.parent_id THEN 'Its parent was revoked.' ELSE 'Its predecessor was revoked.' END
       FROM above
      WHERE (above.id = t.parent_id OR above.id = t.previous_id AND t.created_at < above.finished_at)
-       AND t.id = ANY(ARRAY(
-            SELECT id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard})
-             LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED)
+       AND t.id = ANY(ARRAY(SELECT id FROM below)
          || ARRAY(
             SELECT id FROM cq_task WHERE previous_id = ANY(ARRAY(SELECT id FROM above)) AND status = 'PENDING'
              LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
@@ -463,7 +470,7 @@ revoked AS (
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
     SELECT id FROM revoked UNION SELECT parent_id FROM revoked WHERE parent_id IS NOT NULL)
-SELECT id FROM revoked
+SELECT id, (SELECT process_id FROM lingers WHERE task_id = revoked.id) FROM revoked
 """
 
 # Release or skip the successors of tasks that have ended, and on through those that are skipped: along a chain as far as it is free.
@@ -523,9 +530,12 @@ STATE_COLUMNS = (
 # What has become of a task?
 STATE = f"SELECT {', '.join(STATE_COLUMNS)}::text FROM cq_task WHERE id = %s"
 
+# A task whose last body may still run in some process is not admitted before that is gone; one with a key is in its turn.
+_ADMITTED = "t.key IS NULL AND NOT EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = t.id)"
+
 # Make ready what is due.
 PROMOTE = f"""
-UPDATE cq_task t SET status = '{states.PROMOTE.target}'
+UPDATE cq_task t SET status = '{states.PROMOTE.target}', admitted = {_ADMITTED}
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task WHERE status IN ({states.PROMOTE.guard}) AND run_after <= {NOW}
          ORDER BY run_after LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
@@ -658,15 +668,18 @@ SELECT queue, NULL::float8 FROM moved GROUP BY queue
 # Stop these tasks, where they are unfinished. In id order: a person may revoke several in one transaction.
 REVOKE = f"""
 WITH mine AS MATERIALIZED (
-    SELECT id, status AS was FROM cq_task WHERE id = ANY(%s::uuid[]) AND status IN ({states.REVOKE.guard})
-     ORDER BY id FOR NO KEY UPDATE)
+    SELECT id, status AS was, process_id AS holder, key FROM cq_task
+     WHERE id = ANY(%s::uuid[]) AND status IN ({states.REVOKE.guard}) ORDER BY id FOR NO KEY UPDATE),
+lingers AS (
+    INSERT INTO cq_lingering (task_id, process_id, key, terminate)
+    SELECT id, holder, key, %s FROM mine WHERE was = 'RUNNING')
 UPDATE cq_task t
    SET status = '{states.REVOKE.target}', finished_at = {NOW}, process_id = NULL, reason = %s, terminate = %s,
        prune_after = {NOW} + make_interval(secs => t.result_ttl),
        outcome = CASE WHEN mine.was = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
        ended_at = CASE WHEN mine.was = 'RUNNING' THEN {NOW} ELSE t.ended_at END
   FROM mine WHERE t.id = mine.id
-RETURNING t.id
+RETURNING t.id, mine.holder
 """
 
 # Which unfinished tasks come first after these, through predecessors that have ended?
@@ -760,12 +773,12 @@ past AS (
 moved AS (
     UPDATE cq_task t
        SET status = target, finished_at = NULL, reason = NULL, terminate = false, start_by = NULL, prune_after = NULL,
-           admitted = t.key IS NULL,
            retries = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.retries END,
            crashes = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.crashes END,
            transients = CASE WHEN target = 'QUEUED' THEN 0 ELSE t.transients END,
            outcome = CASE WHEN target = 'QUEUED' THEN NULL ELSE t.outcome END,
-           run_after = CASE WHEN target = 'QUEUED' THEN {NOW} ELSE t.run_after END
+           run_after = CASE WHEN target = 'QUEUED' THEN {NOW} ELSE t.run_after END,
+           admitted = {_ADMITTED}
       FROM chosen
      WHERE t.id = chosen.id AND (target = 'QUEUED' AND t.status IN ({states.REOPEN.guard})
         OR target = 'WAITING' AND t.status IN ({states.REOPEN_PARENT.guard})
@@ -802,7 +815,8 @@ ENTER_PROCESS = "INSERT INTO cq_process (id, worker_id, pid) VALUES (%s, %s, %s)
 
 # Declare a process dead and keep what had started in it. Waits for a claim of it that is just being committed.
 END_PROCESS = f"""
-UPDATE cq_process SET ended_at = {NOW}, started = %s::jsonb, was_stopped = %s WHERE id = %s AND ended_at IS NULL
+UPDATE cq_process SET ended_at = {NOW}, started = %s::jsonb, was_stopped = %s, overdue = %s::jsonb
+ WHERE id = %s AND ended_at IS NULL
 """
 
 # Declare the workers dead whose lease is over, and their processes with them. A claim in flight holds its worker's row.
@@ -819,48 +833,132 @@ LEAVE = "DELETE FROM cq_worker WHERE id = %s"
 # Which processes are dead?
 DEAD_PROCESSES = "SELECT id FROM cq_process WHERE ended_at IS NOT NULL ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED"
 
-# Take over what dead processes hold: charge a crash where the body had started and nobody stopped it, hand back the rest.
+# Bodies whose time was over when their process was killed are left for so long to children, which know when they are tried again.
+_LEFT_TO_CHILDREN = f"p.overdue ? t.id::text AND p.ended_at > {NOW} - interval '60 seconds'"
+
+# Take over what dead processes hold: charge a crash where the body had started and nobody stopped it, hand back the rest. Nobody
+# starts again what may start only once.
 RESCUE = f"""
 WITH held AS MATERIALIZED (
-    SELECT t.id, t.attempt, t.started_at, t.worker, s.had_started, s.had_started AND NOT p.was_stopped AS charged,
-           t.crashes + 1 >= %s AS spent
+    SELECT t.id, t.attempt, t.started_at, t.worker, had_started, charged, is_over, verdict
       FROM cq_task t JOIN cq_process p ON p.id = t.process_id,
-           LATERAL (SELECT p.started IS NULL OR p.started ? t.id::text) AS s(had_started)
-     WHERE t.process_id = ANY(%s::uuid[]) AND t.status = 'RUNNING' LIMIT 1000 FOR NO KEY UPDATE OF t SKIP LOCKED),
+           LATERAL (SELECT p.started IS NULL OR p.started ? t.id::text, coalesce(p.overdue ? t.id::text, false)) AS s(had_started, is_over),
+           LATERAL (SELECT had_started AND NOT is_over AND NOT p.was_stopped) AS c(charged),
+           LATERAL (SELECT CASE WHEN is_over THEN '{states.FAIL.target}'
+                                WHEN had_started AND t.at_most_once OR charged AND t.crashes + 1 >= %s THEN '{states.LOSE.target}'
+                                WHEN charged THEN '{states.RETRY_LATER.target}'
+                                ELSE '{states.GIVE_BACK.target}' END) AS v(verdict)
+     WHERE t.process_id = ANY(%s::uuid[]) AND t.status = 'RUNNING' AND ({_LEFT_TO_CHILDREN}) IS NOT TRUE
+     LIMIT 1000 FOR NO KEY UPDATE OF t SKIP LOCKED),
 past AS (
     INSERT INTO cq_pastattempt (task_id, number, started_at, ended_at, worker, outcome, error)
     SELECT id, attempt, started_at, {NOW}, worker, CASE WHEN charged THEN 'crashed' ELSE 'interrupted' END,
            CASE WHEN charged THEN 'The worker process died.' ELSE 'Its worker was stopped.' END
-      FROM held WHERE had_started AND NOT (charged AND spent))
+      FROM held WHERE had_started AND verdict IN ('{states.RETRY_LATER.target}', '{states.GIVE_BACK.target}'))
 UPDATE cq_task t
-   SET status = CASE WHEN NOT charged THEN '{states.GIVE_BACK.target}' WHEN spent THEN '{states.LOSE.target}'
-                     ELSE '{states.RETRY_LATER.target}' END,
+   SET status = verdict,
        process_id = NULL, crashes = t.crashes + charged::int, attempt = t.attempt - (NOT had_started)::int,
-       outcome = CASE WHEN charged THEN 'crashed' WHEN had_started THEN 'interrupted' END,
+       outcome = CASE WHEN is_over THEN 'timeout' WHEN charged THEN 'crashed' WHEN had_started THEN 'interrupted' END,
+       error = CASE WHEN is_over THEN 'The body ran longer than its timeout, and its process was killed.' ELSE t.error END,
+       exception = CASE WHEN is_over THEN 'cq.exceptions.TaskTimeout' ELSE t.exception END,
+       traceback = CASE WHEN NOT is_over THEN t.traceback END,
        ended_at = CASE WHEN had_started THEN {NOW} END,
-       run_after = CASE WHEN charged AND NOT spent THEN {NOW} + make_interval(secs => power(2, t.crashes) - 1) ELSE t.run_after END,
-       finished_at = CASE WHEN charged AND spent THEN {NOW} END,
-       prune_after = CASE WHEN charged AND spent THEN {NOW} + make_interval(secs => t.result_ttl) END,
-       reason = CASE WHEN charged AND spent THEN format('Its worker process died %%s times while running it.', t.crashes + 1) END
+       run_after = CASE WHEN verdict = '{states.RETRY_LATER.target}' THEN {NOW} + make_interval(secs => power(2, t.crashes) - 1)
+                        ELSE t.run_after END,
+       finished_at = CASE WHEN verdict IN ({_TERMINAL}) THEN {NOW} END,
+       prune_after = CASE WHEN verdict IN ({_TERMINAL}) THEN {NOW} + make_interval(secs => t.result_ttl) END,
+       reason = CASE WHEN verdict <> '{states.LOSE.target}' THEN NULL
+                     WHEN t.at_most_once THEN format('Its worker %%s while running it, and on_lost="fail" allows no other start.',
+                                                     CASE WHEN charged THEN 'died' ELSE 'was stopped' END)
+                     ELSE format('Its worker process died %%s times while running it.', t.crashes + 1) END
   FROM held WHERE t.id = held.id
 RETURNING t.id, t.status, t.queue
 """
 
-# Hand back what a process holds but for these, because it does not answer or does not know of them; nobody is charged.
+# Which bodies' time was over when their process was killed for it? In the order of `Claimed`.
+OVERDUE = """
+SELECT t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
+    t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result, NULL, t.key,
+    0.0, t.at_most_once
+  FROM cq_process p JOIN cq_task t ON t.process_id = p.id AND t.status = 'RUNNING'
+ WHERE p.overdue IS NOT NULL AND p.ended_at IS NOT NULL AND p.overdue ? t.id::text AND t.name = ANY(%s::text[])
+ LIMIT 100
+"""
+
+# Which of the claims that a process holds are no longer its own, and are their bodies to be interrupted?
+OVERTAKEN = """
+SELECT g.id, EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = g.id AND l.process_id = %s AND l.terminate)
+  FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
+ WHERE NOT EXISTS (SELECT 1 FROM cq_task t WHERE t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING')
+"""
+
+# Note that the bodies of these claims still run in a process although their tasks have just moved on.
+LINGER = """
+INSERT INTO cq_lingering (task_id, process_id, key)
+SELECT t.id, %s, t.key FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
+  JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status IN ('RETRY', 'FAILURE') AND t.outcome = 'timeout'
+"""
+
+# Lock the tasks whose old bodies are gone. Somebody who has one of them may just be deciding whether it is admitted.
+LINGERING_LOCK = "SELECT id FROM cq_task WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
+
+# Forget bodies that are gone, and admit what had to wait for them. AFTER the lock: whoever has decided before is seen. (A trigger asks
+# for the keys of the others.)
+LINGERING_END = """
+WITH gone AS (
+    DELETE FROM cq_lingering l WHERE l.process_id = ANY(%s::uuid[]) AND (l.task_id = ANY(%s::uuid[])
+        OR l.task_id = ANY(%s::uuid[]) AND NOT EXISTS (SELECT 1 FROM cq_task t WHERE t.id = l.task_id))
+    RETURNING l.id, l.task_id, l.key),
+admitted AS (
+    UPDATE cq_task t SET admitted = true
+     WHERE t.id = ANY(ARRAY(SELECT task_id FROM gone)) AND t.status = 'QUEUED' AND t.key IS NULL AND NOT t.admitted
+       AND NOT EXISTS (SELECT 1 FROM cq_lingering o WHERE o.task_id = t.id AND NOT o.id = ANY(ARRAY(SELECT id FROM gone)))
+    RETURNING t.queue)
+SELECT key, NULL FROM gone WHERE key IS NOT NULL UNION ALL SELECT NULL, queue FROM admitted
+"""
+
+# Which tasks have bodies that linger in these processes?
+LINGERING_IN = "SELECT DISTINCT task_id FROM cq_lingering WHERE process_id = ANY(%s::uuid[])"
+# … for longer than so many seconds, and are unknown there?
+LINGERING_UNKNOWN = f"""
+SELECT DISTINCT task_id FROM cq_lingering
+ WHERE process_id = %s AND NOT task_id = ANY(%s::uuid[]) AND since <= {NOW} - make_interval(secs => %s)
+"""
+# Interrupt bodies that were only told so far, of these tasks and of what was revoked with them: few linger, so look up from those.
+TERMINATE_LINGERING = """
+WITH RECURSIVE up AS (
+    SELECT id, task_id AS above FROM cq_lingering WHERE NOT terminate
+    UNION
+    SELECT up.id, a.above
+      FROM up, LATERAL (SELECT status, parent_id, previous_id FROM cq_task WHERE id = up.above OFFSET 0) AS t,
+           LATERAL (VALUES (t.parent_id), (t.previous_id)) AS a(above)
+     WHERE t.status = 'REVOKED' AND a.above IS NOT NULL)
+UPDATE cq_lingering l SET terminate = true
+ WHERE l.id = ANY(ARRAY(SELECT id FROM up WHERE above = ANY(%s::uuid[]))) RETURNING l.process_id
+"""
+# In which processes of a worker do bodies go on for so long that were to be interrupted?
+UNHEARD = f"""
+SELECT DISTINCT p.id FROM cq_lingering l JOIN cq_process p ON p.id = l.process_id
+ WHERE p.worker_id = %s AND p.ended_at IS NULL AND l.terminate AND l.since < {NOW} - make_interval(secs => %s)
+"""
+
+# Hand back what a process holds but for these, because it does not answer or does not know of them; nobody is charged. What may
+# start only once is handed back only by the process itself: one that does not answer may just be starting it.
 HAND_BACK = f"""
 UPDATE cq_task t
    SET status = '{states.GIVE_BACK.target}', process_id = NULL, attempt = t.attempt - 1
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task
-         WHERE process_id = %s AND status IN ({states.GIVE_BACK.guard}) AND NOT id = ANY(%s::uuid[])
+         WHERE process_id = %s AND status IN ({states.GIVE_BACK.guard}) AND NOT id = ANY(%s::uuid[]) AND (%s OR NOT at_most_once)
            AND started_at <= {NOW} - make_interval(secs => %s) FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.status, t.queue
 """
 
-# Strike dead processes off the register that hold nothing any more.
+# Strike dead processes off the register that hold nothing any more, and in which nothing lingers.
 STRIKE_OFF = """
 DELETE FROM cq_process p WHERE p.id = ANY(%s::uuid[])
    AND NOT EXISTS (SELECT 1 FROM cq_task t WHERE t.process_id = p.id AND t.status = 'RUNNING')
+   AND NOT EXISTS (SELECT 1 FROM cq_lingering l WHERE l.process_id = p.id)
 """
 
 # End what dead processes still have open in the database, so that their locks do not hold up the next attempt.
@@ -937,6 +1035,8 @@ SELECT {_TO_SETTLE}
     OR (SELECT true FROM cq_task WHERE status = 'RUNNING' AND {_SERVED} ORDER BY process_id LIMIT 1) IS NOT NULL
     OR (SELECT true FROM cq_task WHERE status = 'RETRY' AND {_SERVED} AND {_UNPAUSED} ORDER BY run_after LIMIT 1) IS NOT NULL
     OR {_FIRST_READY.format(crashes="true")} IS NOT NULL
+    OR EXISTS (SELECT 1 FROM cq_lingering l, LATERAL (SELECT status FROM cq_task WHERE id = l.task_id OFFSET 0) AS t
+                WHERE t.status = 'QUEUED')
 """
 
 # Which roots are past their time? Whoever chains onto one from now on waits, and finds it gone, or not.

@@ -126,7 +126,7 @@ FALL_SHORT = _transition("fall_short", {Status.WAITING}, Status.INCOMPLETE)
 RETRY_LATER = _transition("retry_later", {Status.RUNNING}, Status.RETRY)
 # An exception or a timeout, and no budget is left.
 FAIL = _transition("fail", {Status.RUNNING}, Status.FAILURE)
-# The process died, and no budget is left.
+# The process died, and no budget is left; or it was also only stopped, and the task may start but once.
 LOSE = _transition("lose", {Status.RUNNING}, Status.LOST)
 # No living worker has known its name for too long.
 REFUSE = _transition("refuse", {Status.QUEUED}, Status.FAILURE)

@@ -52,6 +52,10 @@ class Block:
         if atomic is not None:
             atomic.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
 
+    def drop(self) -> None:
+        """Leave it without a word: its connection is thrown away."""
+        self._atomic = None
+
     def leave_unused(self) -> None:
         """Leave it to the next body, if that may have it."""
         if not self.is_kept:

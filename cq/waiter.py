@@ -14,6 +14,7 @@ from asgiref.sync import sync_to_async
 from cq import current, database, engine, notifier
 from cq.conf import conf
 from cq.exceptions import NotAllowedHere, TaskGone, WaitTimeout
+from cq.interruption import woken_by_interruption
 
 if TYPE_CHECKING:
     from cq.models import Task
@@ -28,7 +29,7 @@ def wait(task: Task, timeout: float | None) -> None:
         return
     _refuse_to_wait(task)
     told = threading.Event()
-    with _listening(task, told.set):
+    with woken_by_interruption(told.set), _listening(task, told.set):
         for pause in _pauses(task, timeout):
             told.wait(pause)
             told.clear()

@@ -1,10 +1,17 @@
 """Task functions for the tests with real processes: they leave effects, die, block, and make trees."""
 
 import asyncio
+import contextlib
 import ctypes
+import gc
+import locale
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
@@ -306,6 +313,213 @@ def counts_plans(cqt):
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%cq_task%'")
         return cursor.fetchone()[0]
+
+
+@task("fault.loops")
+def loops(cqt):
+    """Never end, in pure Python."""
+    note(cqt)
+    begin(cqt)
+    while True:
+        pass
+
+
+@task("fault.loops_loose", atomic=False)
+def loops_loose(cqt):
+    note(cqt)
+    begin(cqt)
+    while True:
+        pass
+
+
+@task("fault.waits_for", atomic=False)
+def waits_for(cqt, task_id):
+    """Wait for another task, in a thread that nothing but the interruption can wake."""
+    begin(cqt)
+    Task.objects.get(pk=task_id).wait()
+
+
+@task("fault.queries", atomic=False)
+def queries(cqt, seconds):
+    """Wait for PostgreSQL, with a lock in hand."""
+    begin(cqt)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(4711)")
+        cursor.execute("SELECT pg_sleep(%s)", [seconds])
+
+
+@task("fault.swallows")
+def swallows(cqt):
+    """Go on whatever happens."""
+    note(cqt)
+    begin(cqt)
+    while True:
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:
+            pass
+
+
+@task("fault.swallows_once")
+def swallows_once(cqt):
+    """Go on after an interruption, and come back as if nothing had been."""
+    note(cqt)
+    begin(cqt)
+    try:
+        while True:
+            time.sleep(0.01)
+    except BaseException:
+        return "fine"
+
+
+@task("fault.swallows_coroutine")
+async def swallows_coroutine(cqt):
+    begin(cqt)
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+
+
+@task("fault.blocks_loop")
+async def blocks_loop(cqt, seconds):
+    """Keep the event loop to itself, in its first attempt."""
+    begin(cqt)
+    if cqt.attempt == 1:
+        time.sleep(seconds)
+
+
+@task("fault.once_sleeps")
+def once_sleeps(cqt, seconds, hogs=False):
+    """Sleep where nothing can wake it, in its first attempt; in a later one, say whether that one's process is gone."""
+    before = Path(os.environ["TEST_FOLDER"], f"{cqt.id}-pid")
+    if cqt.attempt == 1:
+        before.write_text(str(os.getpid()))
+        begin(cqt)
+        if hogs:
+            ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+        time.sleep(seconds)
+    return not Path(f"/proc/{before.read_text()}").exists()
+
+
+@task("fault.lasts")
+def lasts(cqt, seconds):
+    """Be busy in Python for so long."""
+    note(cqt)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(100))
+
+
+@task("fault.tells", atomic=False)
+def tells(cqt, queue):
+    """Enqueue for another worker, which hears of it by this process's hint."""
+    process_id.using(queue=queue).delay()
+
+
+@task("fault.checks", atomic=False)
+def checks(cqt, verb="checkpoint"):
+    """Ask until it is to end."""
+    begin(cqt)
+    try:
+        while True:
+            cqt.subtask(dry) if verb == "subtask" else cqt.checkpoint()
+            time.sleep(0.005)
+    except Exception as error:
+        Effect.objects.create(task_id=cqt.id, attempt=cqt.attempt, name=type(error).__name__)
+        raise
+
+
+@task("fault.checks_coroutine")
+async def checks_coroutine(cqt):
+    begin(cqt)
+    try:
+        while True:
+            cqt.checkpoint()
+            await asyncio.sleep(0.005)
+    except Exception as error:
+        await Effect.objects.acreate(task_id=cqt.id, attempt=cqt.attempt, name=type(error).__name__)
+        raise
+
+
+@task("fault.parent_of_loops")
+def parent_of_loops(cqt, n):
+    note(cqt)
+    for _ in range(n):
+        cqt.subtask(loops_loose)
+
+
+@task("fault.grows")
+def grows(cqt, megabytes):
+    """Keep memory that nobody frees."""
+    note(cqt)
+    _KEPT.append(bytearray(os.urandom(1024) * 1024 * megabytes))
+    return os.getpid()
+
+
+_KEPT: list[bytearray] = []
+
+
+@task("fault.ends_process")
+def ends_process(cqt, how):
+    """End its process in ways that do not look like a death, in its first attempt."""
+    note(cqt)
+    if cqt.attempt == 1:
+        {
+            "segfault": lambda: ctypes.string_at(0),
+            "exit": lambda: os._exit(0),
+            "abort": os.abort,
+        }[how]()
+
+
+@task("fault.half_a_second", timeout=0.5)
+def half_a_second(cqt, seconds):
+    note(cqt)
+    time.sleep(seconds)
+
+
+LEAVINGS: dict[str, Callable[[], object]] = {
+    "folder": lambda: os.chdir("/"),
+    "umask": lambda: os.umask(0o777),
+    "environment": lambda: os.environ.update(DATABASE_URL="nonsense", DJANGO_SETTINGS_MODULE="nonsense"),
+    "locale": lambda: locale.setlocale(locale.LC_ALL, "C"),
+    "thread": lambda: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start(),
+    "children": lambda: subprocess.Popen(["sleep", "0.2"]),
+    "fork": lambda: os.waitpid(os.fork() or os._exit(0), 0),
+    "excepthook": lambda: setattr(sys, "excepthook", None),
+    "recursion limit": lambda: sys.setrecursionlimit(200),
+    "timer": lambda: signal.setitimer(signal.ITIMER_REAL, 0),
+    "garbage": gc.disable,
+}
+
+
+@task("fault.leaves_changed")
+def leaves_changed(cqt, how):
+    """Change what the process shares, and go."""
+    note(cqt)
+    LEAVINGS[how]()
+
+
+@task("fault.storm")
+def storm(cqt, width, leaves):
+    """Make a tree of two levels, whose leaves take a moment."""
+    for _ in range(width):
+        cqt.subtask(storm_branch, (leaves,))
+
+
+@task("fault.storm_branch")
+def storm_branch(cqt, leaves):
+    cqt.subtask_many(process_id, [(0.05,)] * leaves)
+
+
+@task("fault.cleans_up", atomic=False)
+def cleans_up(cqt, path):
+    begin(cqt)
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        Path(path).touch()
 
 
 @task("fault.is_inside", atomic=False)

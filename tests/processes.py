@@ -36,6 +36,9 @@ LOOSE = {
     "fault.sleeps_coroutine",
     "fault.blocks_coroutine",
     "fault.until_loose",
+    "fault.loops_loose",
+    "fault.checks",
+    "fault.checks_coroutine",
 }
 
 
@@ -361,6 +364,14 @@ def _check_effects() -> None:
         "fault.runs_alone",
         "fault.runs_alone_coroutine",
         "fault.process_id",
+        "fault.waits_for",
+        "fault.storm",
+        "fault.storm_branch",
+        "fault.queries",
+        "fault.swallows_coroutine",
+        "fault.blocks_loop",
+        "fault.once_sleeps",
+        "fault.tells",
         "fault.is_inside",
         "fault.is_inside_too",
     }

@@ -524,6 +524,7 @@ class Migration(migrations.Migration):
                 ("task_id", models.UUIDField()),
                 ("process_id", models.UUIDField()),
                 ("key", models.CharField(max_length=200, null=True)),
+                ("terminate", models.BooleanField(db_default=False, default=False)),
                 ("since", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={

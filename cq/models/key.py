@@ -51,6 +51,8 @@ class Lingering(models.Model):
     task_id = models.UUIDField()
     process_id = models.UUIDField()
     key = models.CharField(max_length=200, null=True)  # None: it has none
+    # It is to be interrupted, and killed with its process if that does not help.
+    terminate = models.BooleanField(default=False, db_default=False)
     since = models.DateTimeField(db_default=Now())
 
     objects = StoredManager["Lingering"]()

@@ -18,7 +18,7 @@ from django.db.models import NOT_PROVIDED, F, Q
 from django.db.models.base import ModelState
 from django.db.models.functions import Now
 
-from cq import current, database, engine, notifier, settle, states, unique, waiter
+from cq import current, database, engine, lingering, notifier, settle, states, unique, waiter
 from cq.call import Arguments, call_of
 from cq.definition import encode
 from cq.engine import Inserted
@@ -602,8 +602,16 @@ def revoke(tasks: Sequence[Task], *, terminate: bool = False) -> bool:
 
     What is below and after is stopped level by level as the tasks are settled, here after the commit, else by any worker.
     """
+    for task in tasks:
+        if task.maker is not None and task.maker.is_open:
+            raise NotAllowedHere(
+                f"Task {task.id} is in the memory of the body that has made it, and is stored when that ends: it cannot be "
+                "revoked before. Make it only if it shall run."
+            )
     ids = [task.id for task in tasks]
     revoked = engine.revoke(ids, reason="It was revoked.", terminate=terminate)
+    if terminate:
+        lingering.terminate(ids)
     later = engine.unfinished_after([task_id for task_id in ids if task_id not in revoked])
     for task_id in later:  # one by one: nobody shall wait for a task while holding another
         revoked += engine.revoke([task_id], reason="A task before it was revoked.", terminate=terminate)

@@ -17,11 +17,13 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import connections
 
 from cq import executor, registry
-from cq.executor import Executed
+from cq.executor import Executed, NotStarted
+from cq.interruption import Interruption, Why
 from cq.outcome import Claimed, given_back, interrupted
 from cq.transactions import Block
 from cq.worker.marks import Marks
 from cq.worker.options import AHEAD_SECONDS, LONGEST_WAIT
+from cq.worker.watchdog import Watchdog
 
 logger = logging.getLogger("cq.worker")
 
@@ -36,6 +38,20 @@ class Body:
     executed: Executed | None = None
     claimed_at: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    # The way to stop it; None: it has not begun.
+    interruption: Interruption | None = None
+    # It stands for one that still runs, and says how that one's task goes on without it.
+    is_stand_in: bool = False
+    is_terminated: bool = False
+    _start: list[None] = field(default_factory=lambda: [None])
+
+    def take_start(self) -> bool:
+        """Decide that it begins, or that it never will: whoever takes it first."""
+        try:
+            self._start.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class Bodies:
@@ -50,11 +66,15 @@ class Bodies:
         marks: Marks,
         loop: asyncio.AbstractEventLoop,
         ended: Callable[[Body], None],
+        given_up: Callable[[Body], object] = lambda _: None,
     ) -> None:
         self.marks = marks
         self.loop = loop
         self.ended = ended
         self.running: Mapping[bool, dict[UUID, Body]] = {is_coroutine: {} for is_coroutine in (True, False)}
+        # Those that still run although their tasks have moved on without them; this process ends without waiting for them.
+        self.lingering: dict[UUID, Body] = {}
+        self.watchdog = Watchdog(given_up)
         self._threads = threads
         self._most_ahead = ahead
         self._coroutines = coroutines
@@ -93,6 +113,8 @@ class Bodies:
         self.running[body.is_coroutine][task.id] = body
         if body.is_coroutine:
             self.loop.call_soon_threadsafe(self._start_coroutine, body)
+        elif task.at_most_once and len(self.running[False]) > self._threads:
+            self._give_back(body)  # it is never claimed ahead: whoever dies with it unstarted could not prove that
         else:
             self._waiting.append(body)
             self._may_start.put(None)
@@ -122,19 +144,49 @@ class Bodies:
         self.ended(body)
 
     def interrupt(self) -> list[Body]:
-        """Cancel coroutines; return all that still runs. What is in threads, only the end of the process can stop."""
+        """Interrupt all that still runs, and return it. What does not heed that, only the end of the process can stop."""
         self.loop.call_soon_threadsafe(self._cancel_coroutines)
-        return [body for running in self.running.values() for body in list(running.values()) if body.executed is None]
+        bodies = [body for body in self._all() if body.executed is None]
+        for body in bodies:
+            if body.interruption is not None and not body.is_coroutine:
+                body.interruption.interrupt(Why.STOPPED)
+        return bodies
 
     def known(self) -> list[UUID]:
-        """Return the tasks that this process knows to be its own."""
-        return [task_id for running in self.running.values() for task_id in list(running)]
+        """Return the tasks that this process knows to be its own, or to linger in it."""
+        return [*(body.task.id for body in self._all()), *list(self.lingering)]
+
+    def begun_before(self, monotonic: float) -> list[Body]:
+        """Return what has been running since then."""
+        return [body for body in self._all() if body.interruption is not None and body.claimed_at <= monotonic]
+
+    def _all(self) -> list[Body]:
+        return [body for running in self.running.values() for body in list(running.values())]
+
+    def overtake(self, body: Body, *, terminate: bool) -> None:
+        """Tell a body that its task is no longer ours, or interrupt it."""
+        interruption = body.interruption
+        if interruption is None:
+            return
+        interruption.tell()
+        if terminate and not body.is_terminated:
+            body.is_terminated = True
+            logger.warning("interrupted, for it was revoked task=%s name=%s", body.task.id, body.task.name)
+            self.watchdog.stop(body, interruption)
+
+    def let_linger(self, body: Body) -> None:
+        """Go on without a body that does not end: its place is not free, but nothing waits for it any more."""
+        self.lingering[body.task.id] = body
+        self._remove(self.running[body.is_coroutine], body)
 
     def forget(self, body: Body) -> None:
         """Free the slot of a body that has ended; called by whoever it is handed over to, who sees both as one."""
-        running = self.running[body.is_coroutine]
-        if running.get(body.task.id) is body:
-            del running[body.task.id]
+        for bodies in (self.running[body.is_coroutine], self.lingering):
+            self._remove(bodies, body)
+
+    def _remove(self, bodies: dict[UUID, Body], body: Body) -> None:
+        if bodies.get(body.task.id) is body:
+            del bodies[body.task.id]
 
     def _run_functions(self) -> None:
         block = Block(is_kept=True)
@@ -155,7 +207,7 @@ class Bodies:
 
     def _execute(self, body: Body, block: Block) -> Executed:
         try:
-            return executor.execute(body.task, partial(self._mark, body), block)
+            return executor.execute(body.task, partial(self._begin, body), block)
         except BaseException:  # nothing that a body leaves behind may cost the worker a thread
             logger.exception("a body could not be ended in order task=%s", body.task.id)
             return Executed(interrupted(body.task))
@@ -170,7 +222,7 @@ class Bodies:
         began = time.monotonic()
         try:
             async with ThreadSensitiveContext():
-                body.executed = await executor.aexecute(body.task, partial(self._mark, body))
+                body.executed = await executor.aexecute(body.task, partial(self._begin, body))
                 await sync_to_async(connections.close_all)()
         except asyncio.CancelledError:
             body.executed = body.executed or Executed(interrupted(body.task))
@@ -181,5 +233,13 @@ class Bodies:
         for task in self._tasks:
             task.cancel()
 
-    def _mark(self, body: Body) -> None:
-        body.mark = self.marks.start(body.task.id)
+    def _begin(self, body: Body, interruption: Interruption) -> None:
+        if not body.take_start():
+            raise NotStarted
+        body.mark = mark = self.marks.start(body.task.id, interruption.deadline)
+        interruption.is_watched = True
+        body.interruption = interruption
+        if interruption.deadline is not None:
+            if mark is not None:
+                interruption.left = partial(self.marks.leave, mark)
+            self.watchdog.watch(body, interruption)

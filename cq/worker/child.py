@@ -20,6 +20,7 @@ from django.db.backends.signals import connection_created
 from cq import database, notifier
 from cq.consumers import CQConsumer
 from cq.failpoints import failpoint
+from cq.notifier import PROCESS_CHANNEL
 from cq.worker.bodies import Bodies
 from cq.worker.listener import channels, listen
 from cq.worker.marks import Marks
@@ -70,14 +71,19 @@ class Child:
             marks=self.place.marks,
             loop=loop,
             ended=rounds.put,
+            given_up=rounds.give_up,
         )
         loop.add_signal_handler(signal.SIGTERM, rounds.stop, self.options.grace)
         loop.add_reader(self.place.wake_pipe, self._drain_and_wake, rounds)
         loop.add_reader(self.place.life_pipe, self._die)
         consumer = CQConsumer(rounds.wake)
+        told = listen(PROCESS_CHANNEL.format(self.place.process_id.hex), CQConsumer(rounds.check), lambda: True)
         self.hearing = [
-            loop.create_task(listen(channel, consumer, lambda: rounds.has_room))
-            for channel in ([] if self.place.suspects else channels(self.options))
+            loop.create_task(told),
+            *(
+                loop.create_task(listen(channel, consumer, lambda: rounds.has_room))
+                for channel in ([] if self.place.suspects else channels(self.options))
+            ),
         ]
         logger.debug("child started process=%s pid=%s", self.place.process_id, os.getpid())
         rounds.start()
@@ -87,13 +93,18 @@ class Child:
                 os._exit(1)
             self.place.marks.answered.note(time.monotonic())
             await asyncio.sleep(_ANSWER_EVERY)
-        self.place.marks.clear()  # an end in order: nobody is to blame
+        status = 1 if rounds.has_undecided else 0
+        if not status:
+            self.place.marks.clear(retired=True)  # an end in order: nobody is to blame
         await notifier.flush()
         # Not by way of the loop's own end, which would wait for whatever a cancelled coroutine waits for in a thread.
         logging.shutdown()
-        os._exit(0)
+        os._exit(status)
 
     def _drain_and_wake(self, rounds: Rounds) -> None:
+        if self.place.marks.retired.at:  # the wake-ups are for another process by now
+            asyncio.get_running_loop().remove_reader(self.place.wake_pipe)
+            return
         with contextlib.suppress(BlockingIOError):
             os.read(self.place.wake_pipe, 4096)
         rounds.wake()

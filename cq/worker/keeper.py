@@ -20,7 +20,7 @@ from uuid import UUID
 from django.db import Error as DatabaseError
 
 import cq
-from cq import database, engine, notifier, registry
+from cq import database, engine, lingering, notifier, registry
 from cq.conf import conf
 from cq.failpoints import failpoint
 from cq.outcome import Moved
@@ -36,6 +36,8 @@ _REFUSE_EVERY = 30.0
 _HAND_BACK_WITHIN = 1.0
 # What a silent child has claimed for so long, it has not started; younger claims may just be starting.
 _HAND_BACK_AFTER = 0.5
+# A process in which a body is not interrupted for so long is told of to the supervisor.
+_UNHEARD_AFTER = 3.0
 _DRAIN_LOOK_EVERY = 0.2
 _LONGEST_BACKOFF = 2.0
 # A supervisor that is silent for this share of the lease can neither kill nor replace anybody: its worker is as good as dead.
@@ -158,11 +160,12 @@ class Keeper:
             case [number, "enter", process_id, pid]:
                 engine.enter_process(UUID(process_id), self.worker_id, pid)
                 self._wake_all()
-            case [number, "end", process_id, started, was_stopped]:
-                ids = [UUID(task_id) for task_id in started]
-                engine.end_process(UUID(process_id), ids, was_stopped=was_stopped)
+            case [number, "end", process_id, started, was_stopped, overdue]:
+                ids, late = [UUID(task_id) for task_id in started], [UUID(task_id) for task_id in overdue]
+                engine.end_process(UUID(process_id), ids, was_stopped=was_stopped, overdue=late)
                 failpoint("keeper.ended_process")
                 self._rescue()
+                self._wake_all()  # children decide about what is overdue, and what lingered there may start
             case [number, "hand_back", process_id, started, asked_at]:
                 if time.monotonic() - asked_at > _HAND_BACK_WITHIN:
                     return  # what has started since is not in the list
@@ -194,6 +197,10 @@ class Keeper:
         seen = engine.look(self.options.queues, self.names, fires=self.options.scheduler)
         if seen.dead:
             self._rescue()
+            self._wake_all()
+        unheard = lingering.unheard(self.worker_id, after=_UNHEARD_AFTER)
+        if unheard:
+            self.reports.send("unheard", [str(process_id) for process_id in unheard])
         if seen.suspects:
             self.reports.send("suspects", seen.suspects)
         if seen.ready:

@@ -1,4 +1,5 @@
-"""Memory that a child shares with the supervisor: which bodies have started and are not yet written, and that it answers.
+"""Memory that a child shares with the supervisor: which bodies have started and are not yet written, until when each may run, and
+that the child answers.
 
 Written by the child without any call to the kernel, readable after its death however it died.
 """
@@ -7,7 +8,9 @@ import mmap
 import struct
 from uuid import UUID
 
-_ENTRY = 16
+_ENTRY = 24
+_ID = 16
+_NO_ID = bytes(_ID)
 _EMPTY = bytes(_ENTRY)
 
 
@@ -16,16 +19,27 @@ class Marks:
 
     def __init__(self, entries: int = 1024) -> None:
         self.memory = mmap.mmap(-1, entries * _ENTRY)
+        self._unmarked = bytes(entries * _ENTRY)
         self.free = list(range(entries))
         self.answered = Moment()
+        # It claims nothing more and will end by itself.
+        self.retired = Moment()
 
-    def start(self, task_id: UUID) -> int | None:
-        """Mark a body as started; return the mark."""
+    def start(self, task_id: UUID, deadline: float | None = None) -> int | None:
+        """Mark a body as started, with the time until when it may run; return the mark."""
         if not self.free:
             return None
         mark = self.free.pop()
-        self.memory[mark * _ENTRY : (mark + 1) * _ENTRY] = task_id.bytes
+        self._note_deadline(mark, deadline or 0.0)  # before the id: nobody reads this body with another's deadline
+        self.memory[mark * _ENTRY : mark * _ENTRY + _ID] = task_id.bytes
         return mark
+
+    def leave(self, mark: int) -> None:
+        """Note that the body has left its function: what is left to do takes the time that it takes."""
+        self._note_deadline(mark, 0.0)
+
+    def _note_deadline(self, mark: int, deadline: float) -> None:
+        self.memory[mark * _ENTRY + _ID : (mark + 1) * _ENTRY] = struct.pack("d", deadline)
 
     def end(self, mark: int | None) -> None:
         """Take a mark away: the body's outcome is written."""
@@ -35,13 +49,24 @@ class Marks:
 
     def started(self) -> list[UUID]:
         """Read which bodies had started."""
-        entries = (self.memory[at : at + _ENTRY] for at in range(0, len(self.memory), _ENTRY))
-        return [UUID(bytes=entry) for entry in entries if entry != _EMPTY]
+        return [UUID(bytes=task_id) for task_id, _ in self._entries()]
 
-    def clear(self) -> None:
-        """Forget all marks, for the next process."""
+    def overdue(self, before: float) -> list[UUID]:
+        """Read which bodies were to have ended before this time, and are still in their functions."""
+        return [UUID(bytes=task_id) for task_id, deadline in self._entries() if 0 < deadline < before]
+
+    def _entries(self) -> list[tuple[bytes, float]]:
+        memory = self.memory[:]
+        if memory == self._unmarked:
+            return []
+        return [entry for entry in struct.iter_unpack(f"{_ID}sd", memory) if entry[0] != _NO_ID]
+
+    def clear(self, *, retired: bool = False) -> None:
+        """Forget all marks, for the next process, or at an end in order."""
         self.memory[:] = bytes(len(self.memory))
         self.answered.note(0.0)
+        if not retired:
+            self.retired.note(0.0)
         self.free = list(range(len(self.memory) // _ENTRY))
 
 

@@ -19,18 +19,21 @@ from uuid import UUID
 from django.db import DataError, IntegrityError, OperationalError
 from django.db import Error as DatabaseError
 
-from cq import admission, database, engine, executor, notifier, schedules, settle, states, unique
+from cq import admission, database, engine, executor, lingering, notifier, registry, schedules, settle, states, unique
 from cq.admission import Admitted
 from cq.conf import conf
 from cq.engine import Finished, Wish
 from cq.executor import Executed
 from cq.failpoints import failpoint
 from cq.failure import fit
+from cq.interruption import Why
 from cq.outcome import Claimed, Outcome, given_back, interrupted
 from cq.states import Status
+from cq.worker import overdue
 from cq.worker.bodies import Bodies, Body
 from cq.worker.claims import Claims
 from cq.worker.options import WorkerOptions
+from cq.worker.recycling import Recycling
 from cq.worker.statistics import Statistics
 
 logger = logging.getLogger("cq.worker")
@@ -54,8 +57,10 @@ _LONGEST_SLEEP = 60.0
 # What this process has claimed for so long, it knows of.
 _UNKNOWN_AFTER = 1.0
 _RECONCILE_SOON = 2.0
-# A cancelled coroutine gets so long to end.
+# What was interrupted at the end of the grace gets so long to end.
 _CANCEL_WITHIN = 1.0
+# However often it is said that bodies here were overtaken, it is looked up no oftener.
+_CHECK_PAUSE = 0.05
 
 
 class Rounds(threading.Thread):
@@ -90,9 +95,25 @@ class Rounds(threading.Thread):
         self._reconcile_at = time.monotonic() + conf().LEASE
         self._has_ended_runs = False
         self._statistics = Statistics()
+        self._recycling = Recycling(options)
+        # Tasks that were taken from us while their bodies ran: these bodies are gone now.
+        self._gone: set[UUID] = set()
+        self._gone_but_locked: set[UUID] = set()
+        self._undecided = 0
+        self._deciding: set[UUID] = set()
+        self._overdue_from = 0.0
+        self._is_told = False
+        self._check_from = 0.0
+        self._check_at: float | None = None
         self._keys: set[str] = set()
         self._keys_asked = False
         self._vain_admissions = 0
+
+    def check(self) -> None:
+        """Look which of the bodies here run for claims that no longer hold."""
+        with self._condition:
+            self._is_told = True
+            self._condition.notify()
 
     def wake(self) -> None:
         """Look at the database in the next round."""
@@ -106,6 +127,9 @@ class Rounds(threading.Thread):
         with self._condition:
             self.bodies.forget(body)
             must_wake = not self._statistics
+            if body.interruption is not None:
+                self._recycling.note_body()
+                self._retire_if_due()
             if _is_quiet(body):
                 ended = self._close(body)
             else:
@@ -120,6 +144,7 @@ class Rounds(threading.Thread):
         self.bodies.marks.end(body.mark)
         finished = body.executed and body.executed.finished
         if not finished:
+            self._gone.add(body.task.id)
             return []
         self._count([body], finished)
         self._log(finished)
@@ -128,11 +153,72 @@ class Rounds(threading.Thread):
     def stop(self, grace: float) -> None:
         """Claim nothing more; after the grace, interrupt what still runs."""
         with self._condition:
+            if self._interrupt_at is None:
+                self._interrupt_at = time.monotonic() + grace
+            self._is_stopping = True
+            self.bodies.give_back_waiting()
+            self._condition.notify()
+
+    def retire(self) -> None:
+        """Claim nothing more, and end when all has ended that was claimed; another process may begin in this one's place."""
+        with self._condition:
             if not self._is_stopping:
                 self._is_stopping = True
-                self.bodies.give_back_waiting()
-                self._interrupt_at = time.monotonic() + grace
+                self.bodies.marks.retired.note(time.monotonic())
             self._condition.notify()
+
+    def _retire_if_due(self) -> None:
+        if self._is_stopping or not self._recycling.is_limited:
+            return
+        if why := self._recycling.why_due(len(self.bodies.known())):
+            logger.info("process retires, for %s process=%s", why, self.process_id)
+            self.retire()
+
+    def give_up(self, body: Body) -> None:
+        """Go on without a body that was interrupted and does not end: only the end of this process can stop it."""
+        interruption = body.interruption
+        if interruption is None or interruption.has_left:
+            return
+        logger.error("a body does not end; its process does task=%s name=%s", body.task.id, body.task.name)
+        with self._condition:
+            self.bodies.let_linger(body)
+            self.retire()
+            self.stop(self.options.grace)
+            if interruption.why is not Why.TIMEOUT:
+                return
+            self._undecided += 1
+        overdue.decide([body.task], lambda outcome: self._replace(body, outcome), interruption)
+
+    def _replace(self, body: Body, outcome: Outcome) -> None:
+        """Let a task go on without its body."""
+        seconds = time.monotonic() - body.claimed_at
+        executed = Executed(outcome._replace(lingers_in=self.process_id))
+        stand_in = Body(body.task, body.is_coroutine, executed=executed, seconds=seconds, is_stand_in=True)
+        with self._condition:
+            self._undecided -= 1
+            if body.executed is None:
+                self._ended.append(stand_in)
+            self._condition.notify()
+
+    def _finish_overdue(self) -> None:
+        """Say how tasks end whose bodies were overdue when their processes were killed for it; several may do so at once."""
+        if time.monotonic() < self._overdue_from or self._is_stopping:
+            return
+        self._overdue_from = time.monotonic() + conf().POLL_INTERVAL / 2
+        tasks = [task for task in engine.overdue(registry.names()) if task.id not in self._deciding]
+        if tasks:
+            self._deciding.update(task.id for task in tasks)
+            overdue.decide(tasks, self._end_overdue)
+
+    def _end_overdue(self, outcome: Outcome) -> None:
+        with self._condition:
+            self._ended.append(Body(outcome.task, False, executed=Executed(outcome), is_stand_in=True))
+            self._condition.notify()
+
+    @property
+    def has_undecided(self) -> bool:
+        """Say whether it ends before it was decided what follows on a timeout here."""
+        return self._undecided > 0
 
     @property
     def has_room(self) -> bool:
@@ -141,7 +227,12 @@ class Rounds(threading.Thread):
 
     @property
     def _room(self) -> int:
-        return 0 if self._is_stopping else self.bodies.room
+        if self._is_stopping:
+            return 0
+        room = self.bodies.room
+        return (
+            room if not self._recycling.is_limited else int(min(room, self._recycling.left(len(self.bodies.known()))))
+        )
 
     def run(self) -> None:
         logger.debug("engine started process=%s", self.process_id)
@@ -159,15 +250,16 @@ class Rounds(threading.Thread):
     def _can_end(self) -> bool:
         with self._condition:
             idle = not self._ended and not self._unwritten and not self._must_say
-            if self.suspects and idle and self.bodies.is_idle and not self.claims.has_more and not self._is_woken:
+            is_over = self.bodies.is_idle and not self._undecided
+            if self.suspects and idle and is_over and not self.claims.has_more and not self._is_woken:
                 return True
-            return self._is_stopping and idle and (self.bodies.is_idle or self._has_given_up())
+            return self._is_stopping and idle and (is_over or self._has_given_up())
 
     def _has_given_up(self) -> bool:
-        """Say whether only threads are left, which nothing but the end of the process can stop."""
+        """Say whether only that is left which nothing but the end of the process can stop."""
         if not self._has_interrupted or self._interrupt_at is None:
             return False
-        return not self.bodies.has_coroutines or time.monotonic() > self._interrupt_at + _CANCEL_WITHIN
+        return time.monotonic() > self._interrupt_at + _CANCEL_WITHIN
 
     def _sleep(self) -> None:
         with self._condition:
@@ -177,16 +269,22 @@ class Rounds(threading.Thread):
                 self._condition.wait(pause)
 
     def _has_work(self) -> bool:
-        has_stopped = self._must_say or (self._is_stopping and self.bodies.is_idle and not self._unwritten)
+        is_over = self.bodies.is_idle and not self._undecided
+        has_stopped = self._must_say or (self._is_stopping and is_over and not self._unwritten)
         is_woken = self._is_woken and time.monotonic() >= self._hear_from
-        return bool(self._ended or is_woken or has_stopped or (self.claims.has_more and self.has_room))
+        is_told = self._is_told and time.monotonic() >= self._check_from
+        return bool(
+            self._ended or self._gone or is_woken or is_told or has_stopped or (self.claims.has_more and self.has_room)
+        )
 
     def _pause(self) -> float:
         times = [self._retry_at, self._look_at, self._due_at, self._settle_at, self._old_at, self._reconcile_at]
-        times.append(self._statistics.due_at)
+        times += [self._statistics.due_at, self._check_at]
+        if self._is_told:
+            times.append(self._check_from)
         if self._interrupt_at is not None and not self._has_interrupted:
             times.append(self._interrupt_at)
-        elif self._interrupt_at is not None and self.bodies.has_coroutines:
+        elif self._interrupt_at is not None:
             times.append(max(self._interrupt_at + _CANCEL_WITHIN, time.monotonic() + _LOCKED_PAUSE))
         if self._is_woken:
             times.append(self._hear_from)
@@ -212,6 +310,8 @@ class Rounds(threading.Thread):
         try:
             self._give_back_unknown()
             finished = self._exchange(woken)
+            self._end_lingering()
+            self._check_claims()
             self._admit()
             self._settle(finished, self._is_past(self._settle_at))
             if self._must_say or self._is_past(self._statistics.due_at):
@@ -241,7 +341,8 @@ class Rounds(threading.Thread):
         if now < self._reconcile_at:
             return
         known = [*self.bodies.known(), *(body.task.id for body in [*self._unwritten, *self._ended])]
-        for task in engine.hand_back(self.process_id, known, after=_UNKNOWN_AFTER):
+        lingering.end_unknown(self.process_id, known, after=_UNKNOWN_AFTER)
+        for task in engine.hand_back(self.process_id, known, after=_UNKNOWN_AFTER, is_own=True):
             logger.warning("gave back a claim that nobody here knew of task=%s", task.id)
         is_suspicious = now < self._broke_at + conf().LEASE
         self._reconcile_at = now + (_RECONCILE_SOON if is_suspicious else conf().LEASE)
@@ -256,9 +357,39 @@ class Rounds(threading.Thread):
         """The grace is over: give back what still runs. Whoever commits first, the body or this, the other is fenced."""
         self._has_interrupted = True
         for body in self.bodies.interrupt():
-            outcome = given_back(body.task) if body.mark is None else interrupted(body.task)
-            stopped = Body(body.task, body.is_coroutine, None, Executed(outcome))
+            outcome = given_back(body.task) if body.take_start() else interrupted(body.task)
+            stopped = Body(body.task, body.is_coroutine, executed=Executed(outcome), is_stand_in=True)
             self._unwritten.append(stopped)
+
+    def _check_claims(self) -> None:
+        """Tell bodies whose tasks were taken from us meanwhile: those that run for long now and then, all if we were told."""
+        now = time.monotonic()
+        is_told = self._is_told and now >= self._check_from
+        if not is_told and not self._is_past(self._check_at):
+            return
+        bodies = self.bodies.begun_before(now if is_told else now - conf().POLL_INTERVAL)
+        if is_told:
+            self._is_told = False
+            self._check_from = now + _CHECK_PAUSE
+        self._check_at = None if self.bodies.is_idle else now + conf().POLL_INTERVAL
+        if not bodies:
+            return
+        ids, claims = [body.task.id for body in bodies], [body.task.claims for body in bodies]
+        overtaken = lingering.overtaken(self.process_id, ids, claims)
+        for body in bodies:
+            if body.task.id in overtaken and body.executed is None:
+                self.bodies.overtake(body, terminate=overtaken[body.task.id])
+
+    def _end_lingering(self) -> None:
+        """Let tasks that were taken from us start elsewhere, now that their bodies here are gone."""
+        with self._condition:
+            gone, self._gone = self._gone | self._gone_but_locked, set()
+        if not gone:
+            return
+        self._gone_but_locked = gone  # until it is done
+        self._gone_but_locked = lingering.end([self.process_id], list(gone))
+        if self._gone_but_locked:
+            self._retry_at = time.monotonic() + _LOCKED_PAUSE
 
     def _exchange(self, woken: bool) -> Finished:
         """Write what has ended and claim what fits; keep what somebody has locked for another round."""
@@ -268,7 +399,8 @@ class Rounds(threading.Thread):
             if _is_written(body) and body.executed and body.executed.finished:
                 finished.add(body.executed.finished)
         # Of a body that was interrupted and ended all the same, its own outcome counts.
-        to_write = {_claim_of(body): body for body in bodies if not _is_written(body)}
+        in_turn = sorted(bodies, key=lambda body: not body.is_stand_in)
+        to_write = {_claim_of(body): body for body in in_turn if not _is_written(body)}
         outcomes = [body.executed.outcome for body in to_write.values() if body.executed and body.executed.outcome]
         # A link of a chain, or a parent: what follows can be claimed in the same round trip.
         self.claims.has_more |= any(outcome.made or outcome.task.previous_id for outcome in outcomes)
@@ -279,10 +411,7 @@ class Rounds(threading.Thread):
         self._unwritten = [body for body in to_write.values() if _is_locked(body, locked)]
         if locked:
             self._retry_at = time.monotonic() + _LOCKED_PAUSE
-        for body in bodies:
-            if not _is_locked(body, locked):
-                self.bodies.marks.end(body.mark)
-                body.mark = None
+        self._let_go([body for body in bodies if not _is_locked(body, locked)], finished)
         self._keys |= keys
         # A body that was interrupted and ended all the same is counted once.
         once = {body.task.id: body for body in [*to_write.values(), *filter(_is_written, bodies)]}
@@ -298,6 +427,17 @@ class Rounds(threading.Thread):
             self._look_at = 0.0
         self._log(finished)
         return finished
+
+    def _let_go(self, bodies: Sequence[Body], finished: Finished) -> None:
+        """Forget bodies that are written, or were overtaken: of those somebody may wait to hear that they are gone."""
+        moved = {row.id for row in finished.moved}
+        for body in bodies:
+            self.bodies.marks.end(body.mark)
+            body.mark = None
+            if body.is_stand_in:
+                self._deciding.discard(body.task.id)
+            elif body.task.id not in moved:
+                self._gone.add(body.task.id)
 
     @property
     def _must_say(self) -> bool:
@@ -400,6 +540,7 @@ class Rounds(threading.Thread):
     def _look(self) -> None:
         """See to what others have left: requests to settle, and tasks that are due."""
         self._look_at = None
+        self._finish_overdue()
         to_settle, seconds = engine.peek()
         self._due_at = None
         if to_settle:
@@ -451,6 +592,11 @@ class Rounds(threading.Thread):
         for task in claimed:
             task_logger.debug("started task=%s name=%s attempt=%s", task.id, task.name, task.attempt)
             self.bodies.start(task)
+        with self._condition:
+            if self._recycling.is_limited and self._recycling.left(len(self.bodies.known())) <= 0:
+                self._retire_if_due()
+        if claimed and self._check_at is None:
+            self._check_at = time.monotonic() + conf().POLL_INTERVAL
         empty, left_to_others = self.claims.note(wish, claimed, ready)
         if left_to_others:
             notifier.wake(left_to_others)

@@ -6,6 +6,7 @@ takes several keepers.
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import os
@@ -27,6 +28,7 @@ from cq.worker.keeper import Keeper
 from cq.worker.marks import Marks, Moment
 from cq.worker.messages import Messages
 from cq.worker.options import WorkerOptions
+from cq.worker.watchdog import GIVE_UP_AFTER
 
 logger = logging.getLogger("cq.supervisor")
 
@@ -38,6 +40,8 @@ _LEAVE_WITHIN = 5.0
 _CRASH_LOOP = 1.0
 # A child that has not answered for so long does not start what it has claimed; others shall.
 _SILENCE = 1.0
+# A child that does not answer gets so long beyond the time in which it would itself have given up a body.
+_OVERDUE_MARGIN = 1.0
 # So many ids fit into what a pipe takes at once.
 _MOST_STARTED = 90
 # A lease that could not be renewed for this share of its time is given up: others may take over at its end.
@@ -75,6 +79,8 @@ class Supervisor:
         self.renewal = Moment()
         self.answered = Moment()
         self.posts = [Post(number, suspects=False) for number in range(options.processes)]
+        # Places of children that have retired, where others have begun already.
+        self.retired: list[Post] = []
         self.suspect_posts = [Post(number, suspects=True) for number in range(options.processes)]
         self.life_read, self.life_write = os.pipe()
         self.signal_read, self.signal_write = os.pipe()
@@ -100,6 +106,7 @@ class Supervisor:
                 self._wait()
                 self._check_lease()
                 self._check_answers()
+                self._check_times()
                 self._check_stop()
         finally:
             self._kill_all()
@@ -128,7 +135,7 @@ class Supervisor:
 
     @property
     def _children(self) -> list[Post]:
-        return [post for post in (*self.posts, *self.suspect_posts) if post.pid is not None]
+        return [post for post in (*self.posts, *self.retired, *self.suspect_posts) if post.pid is not None]
 
     def _has_ended(self) -> bool:
         return self.is_leaving and self.keeper_pid is None
@@ -140,11 +147,20 @@ class Supervisor:
             self._fork_keeper()
         if self._is_stopping:
             return
+        self._replace_the_retired()
         wanted = [*self.posts, *self.suspect_posts[: self.suspects]]
         self.suspects = 0
         for post in wanted:
             if post.pid is None and time.monotonic() >= post.not_before:
                 self._fork_child(post)
+
+    def _replace_the_retired(self) -> None:
+        """Let others begin in the places of children that claim nothing any more; so many at most end beside them."""
+        for at, post in enumerate(self.posts):
+            if post.pid is not None and post.marks.retired.at and len(self.retired) < len(self.posts):
+                self.retired.append(post)
+                self.posts[at] = new = copy.copy(post)
+                new.marks, new.pid, new.process_id, new.not_before = Marks(), None, None, 0.0
 
     def _fork_keeper(self) -> None:
         orders_read, orders_write = os.pipe()
@@ -210,6 +226,7 @@ class Supervisor:
             status = _exit_status(post.pid)
             if status is not None:
                 self._bury(post, status)
+        self.retired = [post for post in self.retired if post.pid is not None]
         if self.keeper_pid is not None and (status := _exit_status(self.keeper_pid)) is not None:
             if not self.is_leaving:
                 logger.error("keeper died status=%s; another one takes over", status)
@@ -219,12 +236,16 @@ class Supervisor:
 
     def _bury(self, post: Post, status: int) -> None:
         started = [str(task_id) for task_id in post.marks.started()]
+        overdue = [str(task_id) for task_id in post.marks.overdue(time.monotonic() - GIVE_UP_AFTER)]
         if status != 0:
-            logger.error("child died pid=%s status=%s started=%s", post.pid, status, started)
+            logger.error("child died pid=%s status=%s started=%s overdue=%s", post.pid, status, started, overdue)
+        elif post.marks.retired.at:
+            logger.info("child retired pid=%s", post.pid)
         elif not post.suspects and not self._is_stopping:
             logger.warning("child ended pid=%s; it is replaced", post.pid)
-        self._order("end", str(post.process_id), started, post.is_given_up)
-        post.not_before = post.started + _CRASH_LOOP
+        self._order("end", str(post.process_id), started, post.is_given_up, overdue)
+        has_retired = status == 0 and post.marks.retired.at
+        post.not_before = 0.0 if has_retired else post.started + _CRASH_LOOP
         post.pid = post.process_id = None
 
     # Talking with the keeper.
@@ -248,6 +269,8 @@ class Supervisor:
         match report:
             case ["done", number]:
                 self.pending.pop(number, None)
+            case ["unheard", process_ids]:
+                self._stop_the_silent(process_ids)
             case ["suspects", number]:
                 self.suspects = min(number, len(self.suspect_posts))
             case ["fenced"]:
@@ -271,6 +294,29 @@ class Supervisor:
             if answered and now - max(answered, post.handed_back_at) > _SILENCE:
                 post.handed_back_at = now
                 self._hand_back(post, now)
+
+    def _check_times(self) -> None:
+        """Kill children in which a body is overdue: those that do not answer soon, the others long after their own grace."""
+        now = time.monotonic()
+        for post in self._children:
+            patience = GIVE_UP_AFTER + _OVERDUE_MARGIN + (0.0 if _is_silent(post, now) else self._longest_end)
+            if post.marks.overdue(now - patience):
+                self._stop(post, "a body in it is overdue")
+
+    @property
+    def _longest_end(self) -> float:
+        return self.options.grace + _OVERTIME
+
+    def _stop_the_silent(self, process_ids: list[str]) -> None:
+        """Kill children in which bodies go on that were to be interrupted, if they do not answer."""
+        for post in self._children:
+            if str(post.process_id) in process_ids and _is_silent(post, time.monotonic()):
+                self._stop(post, "it does not interrupt what was revoked")
+
+    def _stop(self, post: Post, why: str) -> None:
+        logger.error("child is killed, for %s pid=%s", why, post.pid)
+        post.is_given_up = True  # what else runs in it is not to blame
+        _kill(post.pid)
 
     def _hand_back(self, post: Post, now: float) -> None:
         """Ask for it now or not at all: later, the list of what has started would be wrong."""
@@ -337,6 +383,11 @@ def _run_forked(body: Callable[[], None]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _is_silent(post: Post, now: float) -> bool:
+    answered = post.marks.answered.at
+    return bool(answered) and now - answered > _SILENCE
 
 
 def _exit_status(pid: int | None) -> int | None:

@@ -106,6 +106,18 @@ def test_a_task_that_lasts_longer_than_the_grace_goes_back_to_its_queue_uncharge
     check_invariants(finished=False)
 
 
+def test_a_body_in_a_thread_cleans_up_at_the_end_of_the_grace(run_worker, tmp_path):
+    worker = run_worker("--grace", str(GRACE), cq={"LEASE": 30})
+    task = fault_tasks.cleans_up.delay(str(tmp_path / "clean"))
+    run_worker.await_body(task)
+
+    worker.stop_in_order()
+
+    task.refresh_from_db()
+    assert (tmp_path / "clean").exists()
+    assert (task.status, outcomes(task)) == ("QUEUED", ["interrupted"])
+
+
 def test_a_coroutine_that_waits_for_a_thread_does_not_hold_up_the_end(run_worker):
     worker = run_worker("--grace", str(GRACE), cq={"LEASE": 30})
     task = fault_tasks.blocks_coroutine.delay(30)

@@ -110,6 +110,16 @@ def test_what_is_unfinished_is_revoked(terminal):
     assert statuses(*tasks)[-7:] == [status for status in Status][-7:]
 
 
+@pytest.mark.parametrize("options", [[], ["--terminate"]])
+def test_a_revoke_says_whether_bodies_are_interrupted(terminal, options):
+    running = row(Status.RUNNING)
+
+    terminal("cq_revoke", running.id, "--yes", *options)
+
+    running.refresh_from_db()
+    assert (running.status, running.terminate) == ("REVOKED", bool(options))
+
+
 def test_json_has_what_was_changed(read_json):
     failed = row(Status.FAILURE)
 

@@ -107,7 +107,7 @@ def test_dead_workers_have_no_slots() -> None:
 
 def test_each_is_judged_by_its_own_limit_and_nobody_passes_one_that_must_wait() -> None:
     keyed(Status.RUNNING)
-    made = [keyed(key_limit=3), keyed(key_limit=5), keyed(key_limit=2), keyed(key_limit=9)]
+    made = [keyed(key_limit=9), keyed(key_limit=5), keyed(key_limit=2), keyed(key_limit=9)]
 
     assert admitted() == made[:2]
 

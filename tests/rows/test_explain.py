@@ -133,6 +133,7 @@ def test_a_task_says_how_many_are_before_it() -> None:
     assert reason(task) == "2 tasks of its queue are before it."
 
 
+@pytest.mark.django_db(transaction=True)
 def test_far_back_in_the_queue_it_does_not_count_them_all() -> None:
     process()
     make.many(1200, Status.QUEUED)

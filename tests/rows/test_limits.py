@@ -55,6 +55,7 @@ def test_the_end_of_the_deepest_leaf_climbs_up_to_the_root() -> None:
     assert set(Task.objects.values_list("status", flat=True)) == {"INCOMPLETE", "FAILURE"}
 
 
+@pytest.mark.django_db(transaction=True)
 def test_ten_thousand_tasks_that_are_due_at_once_are_promoted_in_batches_and_hide_no_better_one() -> None:
     make.many(10_000, Status.SCHEDULED)
     Task.objects.update(run_after=ago(1))

@@ -158,6 +158,7 @@ def test_a_link_that_is_revoked_between_the_look_and_the_lock_stays_revoked() ->
         Task.objects.all().delete()
 
 
+@committed
 def test_one_statement_goes_so_far_and_no_farther() -> None:
     head = row(Status.FAILURE)
     long_chain(head, 1001)
@@ -180,7 +181,7 @@ def test_ten_thousand_links_are_skipped_in_linear_time() -> None:
         assert not Task.objects.unfinished().exists()
         return took
 
-    small, large = skip(1000), skip(10_000)
-
-    assert large < 5
-    assert large < 30 * small, (small, large)
+    times = [(skip(1000), skip(10_000))]
+    while times[-1][1] > 25 * times[-1][0] and len(times) < 3:  # quadratic would be a hundred times
+        times.append((skip(1000), skip(10_000)))
+    assert times[-1][1] < min(10, 25 * times[-1][0]), times

@@ -373,10 +373,7 @@ def test_twenty_thousand_go_in_linear_time(shape: str) -> None:
         assert not Task.objects.exists()
         return took
 
-    small, large = remove(2000), remove(20_000)
-
-    assert large < 10
-    assert large < 30 * small, (small, large)
+    assert any(remove(20_000) < 25 * remove(2000) for _ in range(3))  # quadratic would be a hundred times
 
 
 def make_shape(shape: str, number: int) -> None:

@@ -4,8 +4,9 @@ import pytest
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from cq import engine, settle
+from cq import engine, settle, states
 from cq.models import Process, SettleRequest, Task, Worker
+from cq.outcome import Outcome
 from cq.states import Status
 from cq.testing import failpoint
 from tests.rows import make
@@ -293,3 +294,93 @@ def test_how_long_a_name_may_be_unknown_can_be_set(settings) -> None:
     task = row(name=UNKNOWN, run_after=ago(6))
 
     assert engine.refuse(engine.unknown_names()) == [task.id]
+
+
+def test_a_body_that_may_start_only_once_is_lost_with_its_process() -> None:
+    died = dying(at_most_once=True)
+    stopped = row(Status.RUNNING, at_most_once=True)
+    engine.end_process(stopped.process_id, [stopped.id], was_stopped=True)
+
+    engine.rescue()
+
+    died.refresh_from_db()
+    stopped.refresh_from_db()
+    assert (died.status, died.crashes, died.outcome) == (Status.LOST, 1, "crashed")
+    assert died.reason == 'Its worker died while running it, and on_lost="fail" allows no other start.'
+    assert (stopped.status, stopped.crashes, stopped.outcome) == (Status.LOST, 0, "interrupted")
+    assert stopped.reason == 'Its worker was stopped while running it, and on_lost="fail" allows no other start.'
+
+
+def test_one_that_had_not_started_is_handed_back_all_the_same() -> None:
+    task = dying(blamed=False, at_most_once=True)
+
+    engine.rescue()
+
+    task.refresh_from_db()
+    assert (task.status, task.crashes, task.attempt) == (Status.QUEUED, 0, 1)
+
+
+def test_one_that_nobody_could_look_after_is_taken_to_have_started() -> None:
+    task = row(Status.RUNNING, at_most_once=True)
+    make.let_lease_run_out(task.process_id)
+
+    engine.rescue()
+
+    assert status(task) == Status.LOST
+
+
+def test_a_process_that_does_not_answer_keeps_what_may_start_only_once() -> None:
+    process_id = process()
+    task = row(Status.RUNNING, process_id=process_id, started_at=ago(5), at_most_once=True)
+
+    assert engine.hand_back(process_id, [], after=1) == []
+    assert [moved.id for moved in engine.hand_back(process_id, [], after=1, is_own=True)] == [task.id]
+
+
+def overdue(**columns: object) -> tuple[Task, Task]:
+    """Make a task whose process was killed because its time was over, and one that ran beside it."""
+    late = row(Status.RUNNING, **columns)
+    beside = row(Status.RUNNING, process_id=late.process_id)
+    engine.end_process(late.process_id, [late.id, beside.id], was_stopped=True, overdue=[late.id])
+    return late, beside
+
+
+def test_what_was_overdue_is_left_to_those_who_know_whether_it_is_tried_again() -> None:
+    late, beside = overdue()
+
+    engine.rescue()
+
+    beside.refresh_from_db()
+    assert (beside.status, beside.crashes) == (Status.QUEUED, 0)
+    assert status(late) == Status.RUNNING
+    (claimed,) = engine.overdue([late.name])
+    assert (claimed.id, claimed.claims, claimed.attempt, claimed.retries) == (late.id, late.claims, late.attempt, 0)
+    assert engine.overdue(["nobody.knows"]) == []
+
+
+def test_its_outcome_is_written_once_and_its_process_struck_off_then() -> None:
+    late, _ = overdue()
+    engine.rescue()
+    outcome = Outcome(held(late), states.FAIL, "timeout", error="late")
+
+    assert [moved.id for moved in engine.finish([outcome]).moved] == [late.id]
+    assert engine.finish([outcome]).moved == []
+
+    engine.rescue()
+    assert status(late) == Status.FAILURE
+    assert not Process.objects.filter(pk=late.process_id).exists()
+
+
+def test_after_a_minute_it_ends_without_being_tried_again() -> None:
+    parent = row(Status.WAITING)
+    late, _ = overdue(parent=parent, crashes=2, at_most_once=True)
+    Process.objects.filter(pk=late.process_id).update(ended_at=ago(61))
+
+    engine.rescue()
+
+    late.refresh_from_db()
+    assert (late.status, late.outcome, late.crashes, late.reason) == (Status.FAILURE, "timeout", 2, None)
+    assert late.exception == "cq.exceptions.TaskTimeout"
+    assert late.error == "The body ran longer than its timeout, and its process was killed."
+    settle.settle_all()
+    assert status(parent) == Status.INCOMPLETE

@@ -11,6 +11,7 @@ from django.db import OperationalError, connection, transaction
 from cq import engine, executor, settle, task, unique
 from cq.exceptions import UniqueConflict
 from cq.models import KeyRequest, Task
+from cq.new import NewTask
 from cq.outcome import Outcome
 from cq.states import Status
 from cq.worker.options import WorkerOptions
@@ -125,6 +126,32 @@ def test_a_replacement_waits_for_whoever_has_the_row_and_is_not_lost() -> None:
         other.commit()
 
         assert asking.result(DEADLINE).args == (2,)
+
+
+def test_replacements_lock_in_id_order_as_all_do_who_wait() -> None:
+    first, *_, last = by_args.delay_many([(number,) for number in range(20)])
+    Task.objects.filter(pk=first.pk).update(unique_key="z")
+    Task.objects.filter(pk=last.pk).update(unique_key="a")
+    with elsewhere() as other, elsewhere() as web:
+        other.open()
+        other(lambda: Task.objects.select_for_update(no_key=True).get(pk=first.pk))
+        asking = web.begin(replace_all, ["z", "a"])
+        assert waits(asking)
+
+        assert lock_at_once(last) == [last.id], "it has not been locked yet"
+
+        other.commit()
+        asking.result(DEADLINE)
+
+
+def replace_all(keys: list[str]) -> None:
+    calls = [NewTask(by_args.name, unique_key=key, replace=("args",)) for key in keys]
+    unique.enqueue(calls)
+
+
+def lock_at_once(task: Task) -> list[Any]:
+    with transaction.atomic():
+        return [found.id for found in Task.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=task.pk)]
 
 
 def test_replacements_in_opposite_orders_do_not_deadlock() -> None:

@@ -1,8 +1,12 @@
 """Where bodies run: coroutines beside each other, and nothing left of them."""
 
+from functools import partial
+
 import pytest
 
+from cq import executor
 from cq.models import Task
+from cq.worker.bodies import Body
 from tests import fault_tasks
 from tests.processes import query, until
 
@@ -38,3 +42,48 @@ def test_coroutines_leave_no_connections_open(rounds):
     until(lambda: Task.objects.filter(pk__in=[task.pk for task in tasks], status="SUCCESS").count() == 20)
 
     until(lambda: connections() == before + 1, 5, what=lambda: f"{before} before, {connections()} now")
+
+
+def test_what_may_start_only_once_is_never_claimed_ahead(rounds, tmp_path):
+    blocking = fault_tasks.until_loose.delay(str(tmp_path / "end"))
+    worker = rounds("default", threads=1, ahead=8)
+    worker.bodies._duration = 0.0  # as after many short bodies
+    until(lambda: blocking.id in worker.bodies.running[False])
+    tasks = [fault_tasks.dry.using(on_lost="fail").delay(), fault_tasks.dry.delay()]
+    given_back = []
+    give_back = worker.bodies._give_back
+    worker.bodies._give_back = lambda body: (given_back.append(body.task), give_back(body))
+
+    worker.wake()
+    until(lambda: given_back, 5)
+    (tmp_path / "end").touch()
+    until(lambda: Task.objects.filter(pk__in=[task.pk for task in tasks], status="SUCCESS").count() == 2, 5)
+
+    tasks[0].refresh_from_db()
+    assert tasks[0].id in {task.id for task in given_back}
+    assert (tasks[0].attempt, tasks[0].crashes) == (1, 0)
+
+
+def test_a_body_that_was_given_back_at_the_last_moment_does_not_start(rounds, loop):
+    """The end of the grace may come between a thread's taking a body and its start; the row may run elsewhere by then."""
+    worker = rounds("default", threads=1)
+    start, begun = worker.bodies.start, []
+
+    def start_too_late(task):
+        running = worker.bodies.running[False]
+        body = Body(task, False)
+        running[task.id] = body
+        assert body.take_start()  # as the end of the grace does
+        begun.append(executor.execute(task, partial(worker.bodies._begin, body)))
+        worker.bodies.forget(body)
+        worker.bodies.start = start
+        worker.put(Body(task, False, executed=begun[0]))
+
+    worker.bodies.start = start_too_late
+    task = fault_tasks.dry.using(on_lost="fail").delay()
+    worker.wake()
+
+    until(lambda: Task.objects.get(pk=task.pk).is_done, 5)
+    assert begun[0].outcome.kind is None
+    task.refresh_from_db()
+    assert (task.status, task.attempt, task.claims) == ("SUCCESS", 1, 2)

@@ -44,6 +44,12 @@ class Command(BaseCommand):
         )
         parser.add_argument("--no-scheduler", action="store_true", help="fire no repeating tasks; others do")
         parser.add_argument("--drain", action="store_true", help="end when nothing is left to run")
+        parser.add_argument(
+            "--max-tasks", type=_at_least(1), metavar="N", help="replace a process after it has run so many tasks"
+        )
+        parser.add_argument(
+            "--max-rss", type=_at_least(1), metavar="MB", help="replace a process that takes more memory than this"
+        )
         parser.add_argument("--reload", action="store_true", help="start anew when code changes (for development)")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -62,6 +68,8 @@ class Command(BaseCommand):
             grace=options["grace"],
             drain=options["drain"],
             scheduler=not options["no_scheduler"],
+            max_tasks=options["max_tasks"],
+            max_rss=options["max_rss"],
         )
         if options["verbosity"]:
             self._greet(worker)

@@ -1,0 +1,44 @@
+"""What it costs to carry a revoke down."""
+
+import time
+
+import pytest
+
+from cq import engine, settle
+from cq.models import SettleRequest, Task
+from cq.states import Status
+from tests.rows import make
+
+
+def tree(width: int) -> Task:
+    """Make a root with ten subtasks, which have so many below them."""
+    root = make.row(Status.WAITING)
+    for _ in range(10):
+        middle = make.row(Status.WAITING, parent=root, workflow=root)
+        make.many(width // 10, Status.QUEUED, parent_id=middle.id, workflow_id=root.id)
+    return root
+
+
+def seconds_to_revoke(width: int) -> float:
+    root = tree(width)
+    engine.revoke([root.id], reason="By a test.")
+    began = time.perf_counter()
+    settle.settle_all()
+    took = time.perf_counter() - began
+    assert not Task.objects.filter(workflow=root).exclude(status="REVOKED").exists()
+    assert not SettleRequest.objects.exists()
+    return took
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_a_revoke_goes_down_in_linear_time():
+    """Whatever else runs here can only add to a time: the least of several is nearest to what it takes."""
+    seconds_to_revoke(1000)
+    small, large = seconds_to_revoke(10_000), seconds_to_revoke(20_000)
+    for _ in range(5):
+        if large / small < 2.3:
+            break
+        small, large = min(small, seconds_to_revoke(10_000)), min(large, seconds_to_revoke(20_000))
+
+    assert large / small < 2.3, (small, large)
