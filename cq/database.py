@@ -58,6 +58,9 @@ class _OneByOne:
     def push(self) -> None:
         pass
 
+    def take(self, reply: Reply) -> list[tuple[Any, ...]]:
+        return reply.rows()
+
 
 @contextmanager
 def together() -> Iterator[RoundTrip | _OneByOne]:

@@ -6,7 +6,7 @@ Nothing here imports the model, decides about neighbours (that is `settle`), or 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,35 +46,51 @@ class Inserted(NamedTuple):
 def enqueue(new: NewTask) -> Inserted:
     """Insert a task in the caller's transaction; workers hear of it when that commits."""
     if new.is_plain:
-        rows = database.execute(sql.ENQUEUE_ONE, new.id, new.args, new.kwargs, *_shared(new))
+        statement, extras = (sql.ENQUEUE_ONE, _extras(new)) if _has_extras(new) else (sql.ENQUEUE_PLAIN, ())
+        own = (new.id, new.args, new.kwargs, *_place(new), new.result_ttl, *extras)
+        ((now,),) = database.execute(statement, *own)
+        inserted = Inserted(new.id, Status.QUEUED, now, now)
     else:
-        rows = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args, None)], new.kwargs))
+        (row,) = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args, None)], new.kwargs))
+        inserted = Inserted(new.id, *row)
     _wake_on_commit([new])
-    return Inserted(new.id, *rows[0])
+    return inserted
 
 
 # What tells alike tasks from each other: id, positional arguments, and the key if they do not all have the same.
 Row = tuple[UUID, str, str | None]
 
 
-def enqueue_many(like: NewTask, rows: Iterable[Row]) -> list[tuple[Inserted, list[Row]]]:
-    """Insert tasks that are alike, all or none; return what the database decided about each slice of them.
+def enqueue_many(like: NewTask, rows: Iterable[Row], note: Callable[[Inserted, list[Row]], object]) -> None:
+    """Insert tasks that are alike, all or none; note what the database decided about each slice of them.
 
-    While it inserts one slice, the next is taken from `rows`.
+    While it inserts one slice, the one before is noted and the next is taken from `rows`: both cores work. What is noted is not
+    yet true.
     """
     remaining = iter(rows)
-    sent = []
     with database.together() as statements:
+        before: tuple[Reply, list[Row]] | None = None
         while part := list(islice(remaining, _SLICE)):
-            sent.append((statements.send(sql.ENQUEUE, *_alike(like, part, like.kwargs)), part))
+            reply = statements.send(sql.ENQUEUE, *_alike(like, part, like.kwargs))
             statements.push()
+            if before:
+                note(Inserted(like.id, *statements.take(before[0])[0]), before[1])
+            before = reply, part
+        if before:
+            note(Inserted(like.id, *statements.take(before[0])[0]), before[1])
     _wake_on_commit([like])
-    return [(Inserted(like.id, *reply.rows()[0]), part) for reply, part in sent]
 
 
-def _shared(new: NewTask) -> tuple[Any, ...]:
-    options = new.options and json.dumps(new.options)
-    return new.name, new.queue, new.priority, options, new.created_by, new.subject, new.result_ttl
+def _place(new: NewTask) -> tuple[str, str, int]:
+    return new.name, new.queue, new.priority
+
+
+def _extras(new: NewTask) -> tuple[Any, ...]:
+    return new.options and json.dumps(new.options), new.created_by, new.subject
+
+
+def _has_extras(new: NewTask) -> bool:
+    return new.options is not None or new.created_by is not None or new.subject is not None
 
 
 def _rules(new: NewTask) -> tuple[Any, ...]:
@@ -83,19 +99,11 @@ def _rules(new: NewTask) -> tuple[Any, ...]:
 
 
 def _alike(like: NewTask, rows: Sequence[Row], kwargs: str) -> tuple[Any, ...]:
-    ids = _array([str(task_id) for task_id, _, _ in rows])
+    ids = _array([task_id.hex for task_id, _, _ in rows])
     args = f"[{','.join([text for _, text, _ in rows])}]"
-    return (
-        like.delay,
-        like.run_after,
-        *_shared(like),
-        like.held,
-        *_rules(like),
-        kwargs,
-        ids,
-        args,
-        _texts([key for _, _, key in rows]),
-    )
+    shared = (*_place(like), *_extras(like), like.result_ttl)
+    keys = _texts([key for _, _, key in rows])
+    return like.delay, like.run_after, *shared, like.held, *_rules(like), kwargs, ids, args, keys
 
 
 def enqueue_next(new: Sequence[NewTask]) -> list[Inserted]:
@@ -123,8 +131,13 @@ def _insert_behind_unfinished(new: Sequence[NewTask]) -> list[Inserted]:
     if len(new) != 1 or new[0].has_rules:
         return []
     one = new[0]
-    own = (one.id, one.args, one.kwargs, *_shared(one)[:-1], one.force_chain, one.pass_result, one.delay, one.run_after)
-    return [Inserted(*row) for row in database.execute(sql.ENQUEUE_NEXT_ONE, one.previous_id, *own)]
+    own: tuple[Any, ...] = (one.id, one.args, one.kwargs, *_place(one), one.force_chain, one.pass_result)
+    statement = sql.ENQUEUE_NEXT_PLAIN
+    if _has_extras(one) or not one.is_plain:
+        own = (*own, *_extras(one), one.delay, one.run_after)
+        statement = sql.ENQUEUE_NEXT_ONE
+    rows = database.execute(statement, one.previous_id, *own)
+    return [Inserted(one.id, Status.PENDING, due, now, None, workflow_id) for now, due, workflow_id in rows]
 
 
 def check_fanout(number: int) -> None:

@@ -64,8 +64,14 @@ class TaskFunction:
         if self.definition.has_own_unique_key(chosen) or "replace" in chosen:
             return self._note(place([Call(self.definition, as_args(args), {}, chosen).root() for args in given]))
         like = Call(self.definition, (), {}, chosen).template()
-        parts = engine.enqueue_many(like, self._rows(given, like, chosen)) if given else []
-        return self._note([task for inserted, rows in parts for task in Task.made_alike(like, rows, inserted)])
+        tasks: list[Task] = []
+        if given:
+            engine.enqueue_many(
+                like,
+                self._rows(given, like, chosen),
+                lambda inserted, rows: tasks.extend(Task.made_alike(like, rows, inserted)),
+            )
+        return self._note(tasks)
 
     def _rows(self, many: Sequence[Arguments], like: NewTask, options: Mapping[str, Any]) -> Iterator[Row]:
         has_own_key = self.definition.has_own_key(options)

@@ -8,6 +8,8 @@ from uuid import UUID
 from cq.interruption import shielded
 
 _RANDOM_BITS = 74
+# So many steps from one id to the next are drawn at once: each time the kernel is asked costs as much as the rest of an id.
+_STEPS = 256
 
 
 class _Generator:
@@ -20,6 +22,7 @@ class _Generator:
         self.lock = threading.Lock()
         self.millisecond = 0
         self.random = 0
+        self.steps: list[int] = []
 
     def next(self) -> UUID:
         with self.lock:
@@ -28,7 +31,9 @@ class _Generator:
                 self.millisecond = now
                 self.random = int.from_bytes(os.urandom(10)) >> (80 - _RANDOM_BITS + 1)
             else:
-                self.random += 1 + int.from_bytes(os.urandom(4))
+                if not self.steps:
+                    self.steps = memoryview(os.urandom(4 * _STEPS)).cast("I").tolist()
+                self.random += 1 + self.steps.pop()
                 if self.random >> _RANDOM_BITS:
                     self.millisecond += 1
                     self.random = 0

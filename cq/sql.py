@@ -78,10 +78,15 @@ inserted AS (
 SELECT status, run_after, created_at FROM inserted LIMIT 1
 """
 
-# Insert one that is due at once: the same in a third less time.
+# Insert one that is due at once: the same in a third less time …
 ENQUEUE_ONE = """
-INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, result_ttl, status)
-VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s::jsonb, %s, %s, %s, 'QUEUED') RETURNING status, run_after, created_at
+INSERT INTO cq_task (id, args, kwargs, name, queue, priority, result_ttl, options, created_by, subject, status)
+VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s, %s::jsonb, %s, %s, 'QUEUED') RETURNING created_at
+"""
+# … and with nothing but a place in the queue: each column and each value that comes back is parsed and planned at every call.
+ENQUEUE_PLAIN = """
+INSERT INTO cq_task (id, args, kwargs, name, queue, priority, result_ttl, status)
+VALUES (%s, %s, %s, %s, %s, %s, %s, 'QUEUED') RETURNING created_at
 """
 
 # Insert tasks that refer to no other, each unless an unfinished one has its unique key. They are given in the order of the keys, so
@@ -180,15 +185,23 @@ ENQUEUE_NEXT_ONE = f"""
 WITH before AS MATERIALIZED (
     SELECT id, coalesce(workflow_id, id) AS workflow_id FROM cq_task
      WHERE id = %s::uuid AND status IN ({_UNFINISHED}) AND parent_id IS NULL FOR KEY SHARE),
-inserted AS (
-    INSERT INTO cq_task (id, args, kwargs, name, queue, priority, options, created_by, subject, force_chain, pass_result,
-                         delay, run_after, previous_id, workflow_id, status)
-    SELECT %s::uuid, %s::jsonb, %s::jsonb, %s::text, %s::text, %s::smallint, %s::jsonb, %s::text, %s::text, %s::boolean, %s::boolean,
-           d.delay, GREATEST({NOW}, d.run_after, {NOW} + coalesce(d.delay, interval '0')), before.id, before.workflow_id, 'PENDING'
-      FROM before, (SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after) AS d
-    RETURNING {_INSERTED}, previous_id),
-asked AS (INSERT INTO cq_settlerequest (task_id) SELECT previous_id FROM inserted)
-SELECT {_INSERTED} FROM inserted
+asked AS (INSERT INTO cq_settlerequest (task_id) SELECT id FROM before)
+INSERT INTO cq_task (id, args, kwargs, name, queue, priority, force_chain, pass_result, options, created_by, subject,
+                     delay, run_after, previous_id, workflow_id, status)
+SELECT %s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s::smallint, %s::boolean, %s::boolean, %s::jsonb, %s, %s,
+       d.delay, GREATEST({NOW}, d.run_after, {NOW} + coalesce(d.delay, interval '0')), before.id, before.workflow_id, 'PENDING'
+  FROM before, (SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after) AS d
+RETURNING created_at, run_after, workflow_id
+"""
+# The same for one with nothing but its place in the queue.
+ENQUEUE_NEXT_PLAIN = f"""
+WITH before AS MATERIALIZED (
+    SELECT id, coalesce(workflow_id, id) AS workflow_id FROM cq_task
+     WHERE id = %s AND status IN ({_UNFINISHED}) AND parent_id IS NULL FOR KEY SHARE),
+asked AS (INSERT INTO cq_settlerequest (task_id) SELECT id FROM before)
+INSERT INTO cq_task (id, args, kwargs, name, queue, priority, force_chain, pass_result, previous_id, workflow_id, status)
+SELECT %s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s::smallint, %s::boolean, %s::boolean, id, workflow_id, 'PENDING' FROM before
+RETURNING created_at, run_after, workflow_id
 """
 
 # Insert what bodies have made (subtasks, siblings, chains on them), in the transaction that ends the body; nothing if the

@@ -191,8 +191,16 @@ class RoundTrip:
         return reply
 
     def push(self) -> None:
-        """Let PostgreSQL have what fits on the way, while more is made."""
+        """Let PostgreSQL have what fits on the way, and answer it, while more is made."""
+        self._pgconn.send_flush_request()
         self._pgconn.flush()
+
+    def take(self, reply: Reply) -> list[tuple[Any, ...]]:
+        """Return the rows of what was pushed, as soon as they are there; the error of the first statement up to it that failed."""
+        number = self._replies.index(reply) + 1
+        if number > self._received:
+            self._receive(number)
+        return reply.rows()
 
     def failpoint(self, name: str) -> None:
         """Do nothing, unless a test wants something to go wrong here, after what was sent so far has been carried out."""

@@ -69,9 +69,10 @@ def test_a_long_list_is_inserted_a_thousand_a_statement() -> None:
 def test_a_long_list_is_made_whole_or_not_at_all() -> None:
     used = NewTask(tasks.adds.name)
     engine.enqueue(used)
+    rows = [*((uuid7(), "[]", None) for _ in range(1500)), (used.id, "[]", None)]
 
     with pytest.raises(Exception, match="cq_task_pkey"):
-        engine.enqueue_many(used, [*((uuid7(), "[]", None) for _ in range(1500)), (used.id, "[]", None)])
+        engine.enqueue_many(used, rows, lambda *_: None)
 
     assert Task.objects.count() == 1
 

@@ -154,6 +154,32 @@ def test_more_than_the_buffers_hold_goes_both_ways() -> None:
     assert [reply.rows() for reply in replies] == [[(long,)]] * 5
 
 
+def test_what_was_pushed_is_answered_while_more_is_sent() -> None:
+    with database.together() as trip:
+        replies = [trip.send("SELECT %s::int", number) for number in range(3)]
+        trip.push()
+        assert trip.take(replies[1]) == [(1,)]
+        replies.append(trip.send("SELECT 3"))
+        assert trip.take(replies[0]) == [(0,)]
+
+    assert [reply.rows() for reply in replies] == [[(number,)] for number in range(4)]
+    assert is_usable()
+
+
+def test_an_error_in_what_was_pushed_undoes_all_of_it() -> None:
+    def push_and_take(*statements: str) -> None:
+        with database.together() as trip:
+            replies = [trip.send(statement) for statement in statements]
+            trip.push()
+            trip.take(replies[-1])
+
+    with pytest.raises(DataError):
+        push_and_take("INSERT INTO cq_settlerequest (task_id) VALUES (gen_random_uuid())", "SELECT 1 / 0")
+
+    assert database.execute("SELECT 1 FROM cq_settlerequest") == []
+    assert is_usable()
+
+
 def test_a_reply_is_not_read_too_early() -> None:
     with database.round_trip() as trip:
         reply = trip.send("SELECT 1")

@@ -31,7 +31,7 @@ from django.utils.translation import gettext_lazy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cq.codec import MAX_NESTING, ModelRef, Unreadable, dumps, loads, resolve
+from cq.codec import MAX_NESTING, ModelRef, Unreadable, dumps, loads, plain, resolve
 from cq.exceptions import ModelGone, NotSerializable, TooLarge
 
 LIMIT = 262_144
@@ -649,6 +649,23 @@ def test_equal_sets_give_equal_texts() -> None:
 
     assert list(one) != list(other)
     assert encode(one) == encode(other)
+
+
+@pytest.mark.parametrize(
+    "value", [None, 'ä\u2028"\\\n\x7f', [1, 2.5, True, None, "x", [], {}], {"a": [{"b": "ü"}], "": 1e300}]
+)
+def test_python_s_own_encoder_gives_the_same_text(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = plain.to_json(value)
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+
+    assert plain.make_to_json()(value) == text
+    assert json.loads(text) == value
+
+
+@pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": {1, 2}}, [b"x"]])
+def test_what_json_does_not_know_is_refused_by_the_encoder(value: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        plain.to_json(value)
 
 
 def test_plain_json_is_stored_as_plain_json() -> None:

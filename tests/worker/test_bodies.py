@@ -1,5 +1,6 @@
 """Where bodies run: coroutines beside each other, and nothing left of them."""
 
+import time
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from cq import executor
 from cq.models import Task
 from cq.worker.bodies import Body
+from cq.worker.options import LONGEST_WAIT
 from tests import fault_tasks
 from tests.processes import query, until
 
@@ -52,7 +54,10 @@ def test_what_may_start_only_once_is_never_claimed_ahead(rounds, tmp_path):
     tasks = [fault_tasks.dry.using(on_lost="fail").delay(), fault_tasks.dry.delay()]
     given_back = []
     give_back = worker.bodies._give_back
-    worker.bodies._give_back = lambda body: (given_back.append(body.task), give_back(body))
+    worker.bodies._give_back = lambda body: (
+        given_back.append((body.task.id, time.monotonic() - body.claimed_at)),
+        give_back(body),
+    )
 
     worker.wake()
     until(lambda: given_back, 5)
@@ -60,7 +65,9 @@ def test_what_may_start_only_once_is_never_claimed_ahead(rounds, tmp_path):
     until(lambda: Task.objects.filter(pk__in=[task.pk for task in tasks], status="SUCCESS").count() == 2, 5)
 
     tasks[0].refresh_from_db()
-    assert tasks[0].id in {task.id for task in given_back}
+    waited = [seconds for task_id, seconds in given_back if task_id == tasks[0].id]
+    assert waited
+    assert max(waited) < LONGEST_WAIT, "it is given back at once, not when it has waited for too long"
     assert (tasks[0].attempt, tasks[0].crashes) == (1, 0)
 
 
