@@ -4,11 +4,12 @@ from datetime import datetime, timedelta
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.test import override_settings
 
 from cq import schedules
 from cq.models import RepeatingTask, schedule_task
+from tests.processes import query, until
 from tests.rows.elsewhere import elsewhere
 from tests.schedules import tasks
 from tests.schedules.conftest import MINUTE, ticks
@@ -167,24 +168,24 @@ def test_an_edit_of_what_was_read_before_a_tick_does_not_bring_it_back(due):
     assert now.args == (5,)
 
 
-@pytest.mark.django_db(transaction=True)
-def test_an_edit_waits_for_the_tick_that_is_being_fired(due):
-    row = due()
-    with elsewhere() as there:
-        there.open()
-        there(schedules.fire)
-        with connection.cursor() as cursor:
-            cursor.execute("SET lock_timeout = '300ms'")
-        row.every = timedelta(minutes=7)
-        with pytest.raises(Exception, match="lock timeout"):
-            row.save()
-        with connection.cursor() as cursor:
-            cursor.execute("RESET lock_timeout")
-        there.commit()
-    row.save()
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
-    assert len(ticks(row)) == 1
-    assert read(row).next_run > schedules.clock()
+
+@pytest.mark.django_db(transaction=True)
+def test_an_edit_is_judged_by_what_it_finds_once_it_has_the_row():
+    """Another edit is just being committed: what was planned from that one is planned anew."""
+    row = make(crontab="* * * * *")
+    with elsewhere() as there, elsewhere() as other:
+        there.open()
+        there(schedule_task, RepeatingTask, "0 0 1 1 *", row.task, (1,), name=row.name)
+        saving = other.begin(row.save)
+        until(lambda: query(WAITING) == [(1,)])
+        there.commit()
+        saving.result(20)
+
+    now = read(row)
+    assert (now.crontab, now.planned) == ("* * * * *", True)
+    assert now.next_run <= schedules.clock() + MINUTE
 
 
 def test_what_is_set_by_hand_is_written(due):

@@ -89,8 +89,10 @@ def test_a_drain_sees_to_the_ticks_that_are_due(run_worker, due):
     assert [run.status for run in row.runs] == [Status.SUCCESS]
 
 
-def test_a_tick_that_waited_comes_as_soon_as_the_run_has_ended(rounds, due):
-    row = due(task="fault.process_id", args=(0.5,), overlap="buffer_one")
+@pytest.mark.parametrize("task", ["fault.process_id", "fault.leaf"])
+def test_a_tick_that_waited_comes_as_soon_as_the_run_has_ended(rounds, due, task):
+    """Also behind one that writes its own end."""
+    row = due(task=task, args=(0.5,), overlap="buffer_one")
     rounds("default")
     until(lambda: row.runs.filter(status=Status.RUNNING).exists())
     RepeatingTask.objects.update(next_run=schedules.clock())
