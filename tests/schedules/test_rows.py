@@ -9,8 +9,10 @@ from django.test import override_settings
 
 from cq import schedules
 from cq.models import RepeatingTask, schedule_task
+from cq.states import Status
 from tests.processes import query, until
 from tests.rows.elsewhere import elsewhere
+from tests.rows.make import row as row_of
 from tests.schedules import tasks
 from tests.schedules.conftest import MINUTE, ticks
 
@@ -136,6 +138,7 @@ def test_an_edit_of_the_timetable_plans_from_now(due):
     row.save()
 
     assert read(row).next_run > schedules.clock()
+    assert read(row).planned
     assert schedules.fire().decided == 0
 
 
@@ -212,6 +215,17 @@ def test_an_edit_behind_our_back_is_planned_anew_too(change):
     after = read(row)
     assert (after.planned, after.next_run < before) == (True, True)
     assert ticks(row) == []
+
+
+def test_failures_before_it_was_enabled_behind_our_back_do_not_count(due):
+    row = due(max_failures=1)
+    row_of(Status.FAILURE, schedule_id=row.pk, scheduled_for=row.starts_at - MINUTE)
+    RepeatingTask.objects.update(enabled=False)
+
+    RepeatingTask.objects.update(enabled=True)
+
+    schedules.fire()
+    assert read(row).enabled
 
 
 def test_pausing_and_resuming_fires_nothing_of_the_past(due):
