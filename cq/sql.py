@@ -905,11 +905,15 @@ SELECT g.id, EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = g.id AND l.p
  WHERE NOT EXISTS (SELECT 1 FROM cq_task t WHERE t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING')
 """
 
-# Note that the bodies of these claims still run in a process although their tasks have just moved on.
+# Note that the bodies of these claims still run in a process although their tasks have just moved on; what is to run again waits for
+# that. After the swap, in its transaction.
 LINGER = """
-INSERT INTO cq_lingering (task_id, process_id, key)
-SELECT t.id, %s, t.key FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
-  JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status IN ('RETRY', 'FAILURE') AND t.outcome = 'timeout'
+WITH lingers AS (
+    INSERT INTO cq_lingering (task_id, process_id, key)
+    SELECT t.id, %s, t.key FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
+      JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status <> 'RUNNING' AND t.outcome IN ('timeout', 'interrupted')
+    RETURNING task_id)
+UPDATE cq_task t SET admitted = false FROM lingers WHERE t.id = lingers.task_id AND t.status = 'QUEUED'
 """
 
 # Lock the tasks whose old bodies are gone. Somebody who has one of them may just be deciding whether it is admitted.

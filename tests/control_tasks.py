@@ -14,11 +14,11 @@ STARTS, SECONDS = 8, 1
 
 
 @contextmanager
-def place(folder: str, key: str) -> Iterator[None]:
+def place(cqt, folder: str, key: str) -> Iterator[None]:
     """Take a place of this key for as long as the body, or else its process, lives; tell if there are too many."""
     here = Path(folder, f"places-{key}")
     here.mkdir(exist_ok=True)
-    mine = here / f"{os.getpid()}-{uuid4().hex}"
+    mine = here / f"{os.getpid()}-{cqt.name}-{cqt.id}-{cqt.attempt}"
     mine.touch()
     taken = [other.name for other in here.iterdir() if is_alive(other.name.partition("-")[0])]
     if len(taken) > LIMIT:
@@ -43,7 +43,7 @@ def by_key(folder: str, key: str, *_: object) -> str:
 
 @task("control.limited", key=by_key, limit=LIMIT)
 def limited(cqt, folder, key, seconds):
-    with place(folder, key):
+    with place(cqt, folder, key):
         time.sleep(seconds)
 
 
@@ -51,14 +51,14 @@ def limited(cqt, folder, key, seconds):
 async def limited_coroutine(cqt, folder, key, seconds):
     import asyncio
 
-    with place(folder, key):
+    with place(cqt, folder, key):
         await asyncio.sleep(seconds)
 
 
 @task("control.limited_hangs", key=by_key, limit=LIMIT, timeout=0.3, retries=1, backoff=0)
 def limited_hangs(cqt, folder, key, seconds):
     """Hang where no exception can reach it, so that only the end of its process ends it."""
-    with place(folder, key):
+    with place(cqt, folder, key):
         time.sleep(seconds)
 
 

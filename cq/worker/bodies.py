@@ -213,6 +213,9 @@ class Bodies:
             return Executed(interrupted(body.task))
 
     def _start_coroutine(self, body: Body) -> None:
+        if time.monotonic() - body.claimed_at > LONGEST_WAIT:  # another one has kept the loop to itself
+            self._give_back(body)
+            return
         task = self.loop.create_task(self._run_coroutine(body), name=str(body.task.id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

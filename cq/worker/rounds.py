@@ -354,10 +354,15 @@ class Rounds(threading.Thread):
         return at is not None and time.monotonic() >= at
 
     def _interrupt(self) -> None:
-        """The grace is over: give back what still runs. Whoever commits first, the body or this, the other is fenced."""
+        """The grace is over: give back what still runs. Whoever commits first, the body or this, the other is fenced.
+
+        A body that runs on for a moment keeps its place, and its task does not start elsewhere before it is gone.
+        """
         self._has_interrupted = True
         for body in self.bodies.interrupt():
-            outcome = given_back(body.task) if body.take_start() else interrupted(body.task)
+            outcome = given_back(body.task)
+            if not body.take_start():
+                outcome = interrupted(body.task)._replace(lingers_in=self.process_id)
             stopped = Body(body.task, body.is_coroutine, executed=Executed(outcome), is_stand_in=True)
             self._unwritten.append(stopped)
 

@@ -5,7 +5,7 @@ import pytest
 from cq import engine, lingering, settle
 from cq.models import Process, Task
 from cq.models.key import KeyRequest, Lingering
-from cq.outcome import Outcome
+from cq.outcome import Outcome, interrupted
 from cq.states import RETRY_LATER, Status
 from tests.rows.elsewhere import elsewhere
 from tests.rows.make import ago, held, process, row, rows, status, take
@@ -109,6 +109,19 @@ def test_what_lingers_in_two_processes_waits_for_both() -> None:
 
     lingering.end([second], [task.id])
     assert is_admitted(task)
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_what_is_given_back_while_its_body_runs_on_waits_for_that_one(key: str | None) -> None:
+    task = row(Status.RUNNING, key=key, admitted=key is None)
+    outcome = interrupted(held(task))._replace(lingers_in=task.process_id)
+
+    engine.finish([outcome])
+    assert (status(task), is_admitted(task)) == ("QUEUED", False)
+    assert entries() == {(task.id, task.process_id, False)}
+
+    lingering.end([task.process_id], [task.id])
+    assert is_admitted(task) == (key is None)
 
 
 def test_one_with_a_key_is_asked_for_and_not_admitted_past_the_others() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from cq import executor
-from cq.models import Task
+from cq.models import Lingering, Task
 from cq.worker.bodies import Body
 from cq.worker.options import LONGEST_WAIT
 from tests import fault_tasks
@@ -34,6 +34,34 @@ def test_a_coroutine_that_waits_for_a_thread_keeps_no_other_from_it(rounds):
     blocks.refresh_from_db()
     assert blocks.status == "RUNNING"
     until(lambda: Task.objects.get(pk=blocks.pk).is_done, 5)
+
+
+def test_a_coroutine_that_the_loop_keeps_waiting_is_given_back_and_not_started_late(rounds):
+    """Its supervisor takes a process that does not answer for one that starts nothing any more."""
+    blocks = fault_tasks.blocks_loop.delay(0.5)
+    thread = rounds("default")
+    until(lambda: blocks.id in thread.bodies.running[True])
+    until(lambda: thread.bodies.running[True][blocks.id].mark is not None)
+    late = fault_tasks.coroutine.delay()
+    thread.wake()
+
+    until(lambda: Task.objects.get(pk=late.pk).is_done, 5)
+
+    late.refresh_from_db()
+    assert (late.status, late.attempt) == ("SUCCESS", 1)
+    assert late.claims > 1
+
+
+def test_what_runs_on_after_the_grace_keeps_its_place_until_it_is_gone(rounds):
+    task = fault_tasks.sleeps_loose.using(key="k", limit=1).delay(1.5)
+    thread = rounds("default")
+    until(lambda: task.id in thread.bodies.running[False])
+    until(lambda: thread.bodies.running[False][task.id].mark is not None)
+
+    thread.stop(0.0)
+    until(lambda: Task.objects.get(pk=task.pk).status == "QUEUED", 5)
+
+    assert Lingering.objects.filter(task_id=task.pk, process_id=thread.process_id, key="k").exists()
 
 
 def test_coroutines_leave_no_connections_open(rounds):
