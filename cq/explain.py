@@ -204,7 +204,7 @@ def _key(seen: _Seen) -> Iterator[str]:
 
 def _starts(seen: _Seen) -> tuple[int, datetime | None]:
     """Count the starts in the rate's window, those admitted for one included; say when the oldest leaves it."""
-    ((started, again_at),) = database.execute(sql.EXPLAIN_STARTS, *[seen.key] * 3, seen.rate_seconds)
+    ((started, again_at),) = database.execute(sql.EXPLAIN_STARTS, seen.key, seen.rate_seconds)
     return started, again_at
 
 

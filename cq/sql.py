@@ -621,6 +621,19 @@ _IN_LINE = "t.status, t.admitted, t.priority DESC, t.run_after, t.id"
 _STARTS = """t.key = w.key AND t.started_at > w.since AND (t.status = 'RUNNING' OR t.outcome IS NOT NULL)
                AND NOT EXISTS (SELECT 1 FROM cq_pastattempt p WHERE p.task_id = t.id AND p.number = t.attempt)"""
 
+# What counts for a rate, and when the first of it counts no more: starts within its time, the past attempts of those tasks included, and
+# what is admitted for one.
+_BEGUN = f"""
+    SELECT w.key, w.rate_seconds, s.starts, LEAST(s.oldest, {NOW}) + (w.rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS look_at,
+           (SELECT count(*) FROM cq_task t WHERE t.key = w.key AND t.status = 'QUEUED' AND t.admitted >= true) AS admitted
+      FROM (SELECT key, rate_seconds, {NOW} - (rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS since FROM ({{keys}}) AS rated) AS w,
+           LATERAL (
+               SELECT count(*) AS starts, min(started_at) AS oldest FROM (
+                   SELECT t.started_at FROM cq_task t WHERE {_STARTS}
+                   UNION ALL
+                   SELECT p.started_at FROM cq_task t JOIN cq_pastattempt p ON p.task_id = t.id
+                    WHERE t.key = w.key AND t.started_at > w.since AND p.started_at > w.since) AS a) AS s"""
+
 # Admit of each key as many as there are places and starts left for: in the order of the ready index, and nobody past one that must
 # wait. Then say when a rate lets the next one start, ask again where there may be more to do, and forget keys that have no tasks.
 ADMIT = f"""
@@ -641,17 +654,7 @@ waiting AS MATERIALIZED (
            SELECT t.id, t.priority, t.run_after, t.key_limit, t.rate_starts, t.rate_seconds, t.is_coroutine
              FROM cq_task t WHERE {_WAITING.format(key="sized.key")}
             ORDER BY {_IN_LINE} LIMIT sized.size) AS c),
-begun AS MATERIALIZED (
-    SELECT w.key, w.rate_seconds, s.starts, LEAST(s.oldest, {NOW}) + (w.rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS look_at,
-           (SELECT count(*) FROM cq_task t WHERE t.key = w.key AND t.status = 'QUEUED' AND t.admitted >= true) AS admitted
-      FROM (SELECT DISTINCT key, rate_seconds, {NOW} - (rate_seconds + {LONGEST_WAIT}) * interval '1 s' AS since
-              FROM waiting WHERE rate_starts IS NOT NULL) AS w,
-           LATERAL (
-               SELECT count(*) AS starts, min(started_at) AS oldest FROM (
-                   SELECT t.started_at FROM cq_task t WHERE {_STARTS}
-                   UNION ALL
-                   SELECT p.started_at FROM cq_task t JOIN cq_pastattempt p ON p.task_id = t.id
-                    WHERE t.key = w.key AND t.started_at > w.since AND p.started_at > w.since) AS a) AS s),
+begun AS MATERIALIZED ({_BEGUN.format(keys="SELECT DISTINCT key, rate_seconds FROM waiting WHERE rate_starts IS NOT NULL")}),
 judged AS MATERIALIZED (
     SELECT waiting.*, places + n <= {_PLACES.format(row="waiting")} AS has_place,
            rate_starts IS NULL OR starts + admitted + n <= rate_starts AS has_start, look_at
@@ -1153,10 +1156,7 @@ UNION ALL SELECT task_id FROM cq_lingering WHERE key = %s
 """
 # How many starts, or tasks admitted for one, count for the rate of this key, and when does the first of them count no more?
 EXPLAIN_STARTS = f"""
-SELECT (SELECT count(*) FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
-     + (SELECT count(*) FROM cq_task WHERE key = %s AND status = 'QUEUED' AND admitted),
-       (SELECT min(started_at) + w.seconds FROM cq_task WHERE key = %s AND rate_starts IS NOT NULL AND started_at > {NOW} - w.seconds)
-  FROM (SELECT make_interval(secs => %s) AS seconds) AS w
+SELECT starts + admitted, look_at FROM ({_BEGUN.format(keys="SELECT %s::text AS key, %s::int AS rate_seconds")}) AS begun
 """
 
 # What are the next calls whose bodies have yet to run? Page by page in the order of ids: no cursor stays open.

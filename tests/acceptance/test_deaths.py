@@ -359,3 +359,20 @@ def test_random_kills_of_any_process_change_nothing_but_the_number_of_attempts(r
     until(lambda: (engine.rescue(), not Worker.objects.exists() and not Process.objects.exists())[1], 5)
     assert statuses() == {key: workflows * number for key, number in MIXED.items()}, seed
     check_invariants()
+
+
+def test_workers_that_come_and_go_under_load_lose_and_charge_nothing(run_worker):
+    tasks = [fault_tasks.leaf.delay(0.02) for _ in range(400)]
+    first = run_worker("--threads", "2").ready()
+
+    others = [run_worker("--threads", "2") for _ in range(4)]
+    for worker in others:
+        worker.ready()
+    for worker in others:
+        worker.stop_in_order()
+    all_done(but=run_worker.log)
+    first.stop_in_order()
+
+    assert set(Task.objects.values_list("status", "attempt", "crashes")) == {("SUCCESS", 1, 0)}
+    assert Effect.objects.count() == len(tasks)
+    check_invariants()

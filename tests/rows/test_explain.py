@@ -294,8 +294,8 @@ def test_the_places_of_a_key_are_named_with_those_who_have_them() -> None:
 def test_a_rate_that_is_used_up_says_when_it_goes_on() -> None:
     process()
     rate = {"key": "k", "rate_starts": 2, "rate_seconds": 60}
-    for seconds in (50, 30, 90):
-        row(Status.SUCCESS, started_at=ago(seconds), **rate)
+    for seconds in (51, 30, 90):
+        row(Status.SUCCESS, started_at=ago(seconds), outcome="success", **rate)
     task = row(admitted=False, **rate)
 
     assert re.match(
