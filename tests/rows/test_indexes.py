@@ -130,7 +130,6 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "EXPLAIN_SUBTASKS": (ids["parent"], ids["parent"], 3),
         "EXPLAIN_KEY": ("k", "k"),
         "EXPLAIN_STARTS": ("k", 60),
-        "EXPLAIN_STARTS": ("k", "k", "k", 60),
         "NEXT_TICK": (names, names),
         "RUNNING_TICKS": ([1, 2],),
         "LOCK_RUNS": ([1, 2],),
