@@ -82,6 +82,21 @@ class Browser:
         """Return what people can read in it."""
         return str(self._send("GET", f"/element/{self.find(css)}/text"))
 
+    def reads(self, css: str, text: str) -> None:
+        """Wait until people can read this in it: a page may be on its way."""
+
+        def there() -> bool:
+            try:
+                return text in self.text(css)
+            except LookupError:  # the old page went away in between
+                return False
+
+        until(
+            there,
+            10,
+            what=lambda: f"{text!r} in {css} of {self.run('return document.body.innerText')}, {self.errors()}",
+        )
+
     def run(self, script: str) -> Any:
         """Run a script on the page."""
         return self._send("POST", "/execute/sync", {"script": script, "args": []})

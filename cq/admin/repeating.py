@@ -23,7 +23,7 @@ from cq.cron import doubts
 from cq.exceptions import CQError
 from cq.models import RepeatingTask, Task
 from cq.models.repeating import timetable_of, wrong_timetable
-from cq.terminal.schedules import remarks, repeating_tasks, skipped, when
+from cq.terminal.schedules import call_of, remarks, repeating_tasks, skipped, when
 
 if TYPE_CHECKING:  # takes no parameters at run time
     ModelAdmin = admin.ModelAdmin[RepeatingTask]
@@ -43,13 +43,22 @@ class RepeatingTaskAdmin(ModelAdmin):
     list_filter = ("enabled", "overlap")
     search_fields = ("name", "task")
     actions = ("run_now", "pause", "resume")
-    readonly_fields = ("owner", "remarks_shown", "next_tick", "next_runs", "last_run", "skipped_ticks", "last_runs")
+    readonly_fields = (
+        "call",
+        "owner",
+        "remarks_shown",
+        "next_tick",
+        "next_runs",
+        "last_run",
+        "skipped_ticks",
+        "last_runs",
+    )
     fieldsets = (
         (None, {"fields": ("name", "task", "args", "kwargs", "enabled")}),
         ("When", {"fields": ("crontab", "every", "timezone", "starts_at", "ends_at")}),
         ("Rules", {"fields": ("overlap", "catch_up", "catch_up_window", "jitter", "max_failures")}),
         ("Runs", {"fields": ("queue", "priority", "result_ttl")}),
-        ("State", {"fields": readonly_fields}),
+        ("State", {"fields": readonly_fields[1:]}),
     )
 
     class Media:
@@ -66,11 +75,15 @@ class RepeatingTaskAdmin(ModelAdmin):
             form.base_fields["crontab"].widget.attrs["data-cq-preview"] = reverse("admin:cq_repeatingtask_preview")
         return form
 
-    def get_readonly_fields(self, request: HttpRequest, obj: RepeatingTask | None = None) -> tuple[str, ...]:
-        """Leave what the code owns to the code."""
-        if obj is not None and obj.source == "code":
-            return (*RepeatingTaskForm.Meta.fields, *self.readonly_fields)
-        return self.readonly_fields
+    def get_fieldsets(self, request: HttpRequest, obj: RepeatingTask | None = None) -> Any:
+        """Show who may not edit a row what it calls, masked."""
+        if obj is None or self.has_change_permission(request, obj):
+            return self.fieldsets
+        return ((None, {"fields": ("name", "call", "enabled")}), *self.fieldsets[1:])
+
+    def has_change_permission(self, request: HttpRequest, obj: RepeatingTask | None = None) -> bool:
+        """What the code owns is left to the code."""
+        return super().has_change_permission(request, obj) and (obj is None or obj.source != "code")
 
     def has_delete_permission(self, request: HttpRequest, obj: RepeatingTask | None = None) -> bool:
         """The next migrate would bring it back."""
@@ -94,6 +107,11 @@ class RepeatingTaskAdmin(ModelAdmin):
         return JsonResponse(
             preview(request.GET.get("crontab", ""), request.GET.get("every", ""), request.GET.get("timezone", ""))
         )
+
+    @admin.display(description="call")
+    def call(self, row: RepeatingTask) -> str:
+        """Show what it calls, sensitive values masked."""
+        return call_of(row)
 
     @admin.display(description="when")
     def due_when(self, row: RepeatingTask) -> str:

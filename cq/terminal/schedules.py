@@ -9,7 +9,9 @@ from django.db.models import OuterRef, QuerySet, Subquery
 
 from cq import database
 from cq.cron import BadCrontab, BadZone, doubts
+from cq.definition import encode
 from cq.models import RepeatingTask, Task
+from cq.terminal import masking
 from cq.terminal.record import iso
 
 
@@ -17,6 +19,12 @@ def repeating_tasks() -> QuerySet[RepeatingTask]:
     """Select all, each with the status of its last run."""
     runs = Task.objects.filter(schedule_id=OuterRef("pk")).order_by("-id")
     return RepeatingTask.objects.using(database.alias()).annotate(last_status=Subquery(runs.values("status")[:1]))
+
+
+def call_of(row: RepeatingTask) -> str:
+    """Write what it calls, sensitive values masked."""
+    args, kwargs = encode(row.args, row.kwargs)
+    return f"{row.task}({masking.as_call(masking.mask_positional(row.task, masking.read(args)), masking.read(kwargs))})"
 
 
 def when(row: RepeatingTask) -> str:

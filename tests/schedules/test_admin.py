@@ -215,6 +215,17 @@ def test_what_the_code_owns_is_shown_and_not_edited(admin_client, nightly):
     assert not nightly.enabled
 
 
+@pytest.mark.parametrize("source", ["", "code"])
+def test_who_may_not_edit_it_sees_no_secrets(admin_client, nightly, source):
+    RepeatingTask.objects.update(source=source, kwargs={"password": "hunter2"})
+    client = admin_client if source else client_of("view_repeatingtask")
+
+    page = client.get(change(nightly)).content.decode()
+
+    assert "hunter2" not in page
+    assert "tests.tasks.adds(1, password=&#x27;********&#x27;)" in page
+
+
 def test_the_preview_says_it_in_words_with_the_next_five_runs(admin_client):
     said = admin_client.get(PREVIEW, {"crontab": "30 2 * * mon", "every": "", "timezone": "Europe/Berlin"}).json()
 

@@ -7,7 +7,6 @@ import pytest
 
 from cq.models import RepeatingTask, Task
 from tests.browser import Browser, browser
-from tests.processes import until
 from tests.schedules import tasks  # noqa: F401
 
 __all__ = ["browser"]
@@ -30,11 +29,7 @@ def page(browser: Browser, live_server, admin_user, tmp_path) -> Browser:
 
 
 def shown(page: Browser, text: str) -> None:
-    until(
-        lambda: text in page.text("#cq-preview"),
-        10,
-        what=lambda: f"{text!r} in {page.text('#cq-preview')!r}, {page.errors()}",
-    )
+    page.reads("#cq-preview", text)
 
 
 def fill(page: Browser, **fields: str) -> None:
@@ -57,25 +52,25 @@ def test_the_form_explains_refuses_and_saves(page, live_server):
 
     fill(page, crontab="99 * * * *", task="os.system")
     page.click(SAVE)
-    assert "out of range" in page.text("#id_crontab_error")
-    assert "not a registered task" in page.text("#id_task_error")
+    page.reads("#id_crontab_error", "out of range")
+    page.reads("#id_task_error", "not a registered task")
     page.save_picture(page.folder / "errors.png")
     fill(page, crontab="0 3 * * *", task="tests.tasks.adds", args="[1, 2, 3]")
     page.click(SAVE)
-    assert "too many positional arguments" in page.text("#id_args_error")
+    page.reads("#id_args_error", "too many positional arguments")
     assert not RepeatingTask.objects.exists()
     fill(page, args="[1]")
     page.click(SAVE)
 
-    assert "nightly" in page.text("ul.messagelist")
+    page.reads("ul.messagelist", "nightly")
     row = RepeatingTask.objects.get()
     assert (row.crontab, row.args, row.timezone) == ("0 3 * * *", (1,), "Europe/Berlin")
     page.click("input.action-select")
     page.click("select[name=action] option[value=run_now]")
     page.click("button[name=index]")
-    assert "Run now: task" in page.text("ul.messagelist")
+    page.reads("ul.messagelist", "Run now: task")
     page.save_picture(page.folder / "list.png")
     page.open(f"{live_server.url}/admin/cq/task/{Task.objects.get().pk}/change/")
-    assert "tests.tasks.adds(1)" in page.text("#content")
+    page.reads("#content", "tests.tasks.adds(1)")
     page.save_picture(page.folder / "task.png")
     assert page.errors() == []
