@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cq.codec import FailedMember as FailedMember
     from cq.codec import ModelRef as ModelRef
+    from cq.declared import repeat as repeat
     from cq.function import TaskFunction as TaskFunction
     from cq.function import aenqueue as aenqueue
     from cq.function import enqueue as enqueue
@@ -33,6 +34,7 @@ _HOMES = {
     "get_task": "cq.function",
     "group": "cq.signature",
     "task": "cq.function",
+    "repeat": "cq.declared",
 }
 
 

@@ -1,10 +1,11 @@
-"""The rows: tasks with their attempts, steps and events, workers and their processes, settle requests, queues, keys, statistics."""
+"""The rows: tasks with their attempts, steps and events, repeating tasks, workers, settle requests, queues, keys, statistics."""
 
 from cq.models.attempt import Attempt, PastAttempt
 from cq.models.errorback import Errorback
 from cq.models.event import Event
 from cq.models.key import Key, KeyRequest, Lingering
 from cq.models.queue import Queue
+from cq.models.repeating import RepeatingTask, schedule_task
 from cq.models.settle import SettleRequest
 from cq.models.statistic import Statistic
 from cq.models.step import Step
@@ -21,9 +22,11 @@ __all__ = [
     "PastAttempt",
     "Process",
     "Queue",
+    "RepeatingTask",
     "SettleRequest",
     "Statistic",
     "Step",
     "Task",
     "Worker",
+    "schedule_task",
 ]

@@ -438,7 +438,7 @@ class Run:
                 self.send_to(waiting)
             self.check_always()
             if not Task.objects.unfinished().exists() and not SettleRequest.objects.exists():
-                if self.is_chained or not self.chains_onto_the_end:
+                if not self.chains_onto_the_end or self.is_chained:
                     return
                 self.chain(self.workers[0], 0)
         raise AssertionError(f"it does not come to rest: {list(Task.objects.unfinished())}")
