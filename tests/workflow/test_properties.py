@@ -328,7 +328,7 @@ class Run:
         if outcomes:
             moved = engine.finish(outcomes).moved
             HIT["batches"] += len(outcomes) > 1
-            HIT["fenced outcomes"] += len(outcomes) - len(moved)
+            HIT["fenced outcomes"] += len({outcome.task.id for outcome in outcomes} - {row.id for row in moved})
             HIT["retries"] += sum(row.status == "RETRY" for row in moved)
             HIT["suspended"] += sum(row.status == "SUSPENDED" for row in moved)
 
