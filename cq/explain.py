@@ -14,6 +14,7 @@ from cq import database, sql
 from cq.conf import conf
 from cq.exceptions import TaskGone
 from cq.moments import duration, instant
+from cq.new import GROUP
 from cq.states import DELAYED, TERMINAL, Status
 
 _SUBTASKS = 3
@@ -103,7 +104,8 @@ def _subtasks(seen: _Seen) -> Iterator[str]:
         return
     number = rows[0][0]
     more = f", the first {len(rows)} are" if number > len(rows) else ""
-    yield f"Its body has returned; it waits for {_so_many(number, 'subtask')}{more}:"
+    own = "It is a group" if seen.name == GROUP else "Its body has returned"
+    yield f"{own}; it waits for {_so_many(number, 'subtask')}{more}:"
     for _, subtask_id, name, status in rows:
         yield f"{name} {_short(subtask_id)} is {status}{_first_reason(subtask_id)}"
 

@@ -615,7 +615,7 @@ WITH RECURSIVE found AS (
     UNION ALL
     SELECT below.* FROM found, LATERAL (
         SELECT m.id, m.name, m.status, m.parent_id, m.member, m.result, m.result_of_id, coalesce(m.reason, m.error) FROM cq_task m
-         WHERE found.name = '{GROUP}' AND m.parent_id = found.id AND m.parent_id IS NOT NULL AND m.member IS NOT NULL
+         WHERE found.name = '{GROUP}' AND m.parent_id = found.id AND m.member IS NOT NULL
         UNION ALL
         SELECT r.id, r.name, r.status, r.parent_id, r.member, r.result, r.result_of_id, coalesce(r.reason, r.error) FROM cq_task r
          WHERE found.name <> '{GROUP}' AND found.result IS NULL AND r.id = found.result_of_id) AS below)

@@ -384,6 +384,12 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="task",
             index=models.Index(
+                condition=models.Q(("member__isnull", False)), fields=["parent", "member"], name="cq_task_members"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
                 condition=models.Q(("compensate__isnull", False), ("parent__isnull", False), ("status", "SUCCESS")),
                 fields=["parent"],
                 name="cq_task_undo",

@@ -276,6 +276,7 @@ class Task(models.Model):
                 fields=["parent"], name="cq_task_bad", condition=Q(parent__isnull=False, status__in=_UNSUCCESSFUL)
             ),
             models.Index(fields=["parent", "id"], name="cq_task_subtasks", condition=Q(parent__isnull=False)),
+            models.Index(fields=["parent", "member"], name="cq_task_members", condition=Q(member__isnull=False)),
             models.Index(
                 fields=["parent"],
                 name="cq_task_undo",

@@ -517,6 +517,17 @@ def test_keys_and_limits_hold_for_members() -> None:
     assert ended(whole).result == [0, 1, 2]
 
 
+def test_a_group_says_what_it_waits_for() -> None:
+    last = chain(adds.s(1), group(adds.s(2))).delay()
+
+    (before,) = last.explain()
+    whole, member = group(adds.s(1)).delay().explain()
+
+    assert before.startswith("It waits for its predecessor tests.tasks.adds")
+    assert whole == "It is a group; it waits for 1 subtask:"
+    assert member.startswith("tests.tasks.adds")
+
+
 def test_nobody_binds_a_group_to_code_before_a_deploy() -> None:
     chain(adds.s(1), group(adds.s(2))).delay()
 
