@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cq.codec import ModelRef as ModelRef
+    from cq.declared import repeat as repeat
     from cq.function import TaskFunction as TaskFunction
     from cq.function import aenqueue as aenqueue
     from cq.function import enqueue as enqueue
@@ -23,6 +24,7 @@ _HOMES = {
     "enqueue": "cq.function",
     "get_task": "cq.function",
     "task": "cq.function",
+    "repeat": "cq.declared",
 }
 
 

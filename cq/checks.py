@@ -1,7 +1,7 @@
 """System checks: what would keep CQ from working, or from working well, said at start-up."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
@@ -11,7 +11,10 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections
 
 from cq.conf import KEYS, conf
+from cq.cron import doubts
+from cq.declared import CODE, declared
 from cq.exceptions import InvalidOption
+from cq.models import RepeatingTask
 from cq.options import check_queue_name
 
 _LEAST_CAPACITY = 100
@@ -173,3 +176,27 @@ def check_channel_layer(**_: Any) -> list[CheckMessage]:
                 )
             )
     return found
+
+
+def check_declared_crontabs(**_: Any) -> list[CheckMessage]:
+    """Crontabs in the code mean what they seem to mean."""
+    return _doubtful(declared())
+
+
+def check_stored_crontabs(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """So do stored ones; looked at by `migrate`, and by `check --database`."""
+    alias = conf().DATABASE
+    if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
+        return []
+    if RepeatingTask._meta.db_table not in connections[alias].introspection.table_names():
+        return []
+    rows = RepeatingTask.objects.using(alias).exclude(source=CODE).exclude(crontab="")
+    return _doubtful(dict(rows.values_list("name", "crontab")))
+
+
+def _doubtful(crontabs: Mapping[str, str]) -> list[CheckMessage]:
+    return [
+        Warning(f"The crontab of the repeating task {name!r} is {crontab!r}: {doubt}", id="cq.W010")
+        for name, crontab in crontabs.items()
+        for doubt in doubts(crontab)
+    ]

@@ -568,15 +568,22 @@ class Look:
     suspects: int
     dead: bool
     next_due: float | None
+    next_tick: float | None
+
+    @property
+    def fires(self) -> bool:
+        """Say whether a tick is to be decided."""
+        return self.next_tick is not None and self.next_tick <= 0
 
 
-def look(queues: Sequence[str] | None, names: Sequence[str]) -> Look:
-    """Look whether there is anything to do for a worker of these queues and names."""
+def look(queues: Sequence[str] | None, names: Sequence[str], *, fires: bool = True) -> Look:
+    """Look whether there is anything to do for a worker of these queues and names; for ticks, if it fires them."""
     served = list(queues) if queues is not None else None
     known = list(names)
+    fired = known if fires else []
     each = served, served, conf().paused_queues, known
-    ((settle, ready, suspects, dead, due),) = database.execute(sql.LOOK, *each, *each)
-    return Look(settle, ready, suspects, dead, due)
+    ((*seen,),) = database.execute(sql.LOOK, *each, *each, fired, fired)
+    return Look(*seen)
 
 
 def is_busy(queues: Sequence[str] | None, names: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -12,14 +13,17 @@ from django.db.models.query_utils import DeferredAttribute
 
 from cq import codec
 from cq.conf import conf
+from cq.exceptions import NotSerializable, TooLarge
 from cq.states import HAS_RESULT, Status
 
 if TYPE_CHECKING:  # the fields take no parameters at run time
     JSONField = models.JSONField[Any, Any]
     CharField = models.CharField[Any, Any]
+    DurationField = models.DurationField[Any, Any]
 else:
     JSONField = models.JSONField
     CharField = models.CharField
+    DurationField = models.DurationField
 
 
 class Encoded(str):
@@ -54,6 +58,12 @@ class EncodedField(JSONField):
             return super().get_db_prep_value(value, connection, prepared)
         text = value if isinstance(value, Encoded) else codec.dumps(value, limit=conf().MAX_RESULT_SIZE, what="value")
         return super().get_db_prep_value(json.loads(text), connection, prepared)
+
+    def validate(self, value: Any, model_instance: models.Model | None) -> None:
+        try:
+            codec.dumps(value, limit=conf().MAX_RESULT_SIZE, what="value")
+        except (NotSerializable, TooLarge) as error:
+            raise ValidationError(str(error)) from None
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         return codec.loads(value, strict=False) if isinstance(value, str) else value
@@ -137,3 +147,12 @@ def read_reference(stored: str) -> models.Model | None:
     except (LookupError, ValueError, ValidationError):
         return None
     return found
+
+
+class IntervalField(DurationField):
+    """A length of time; numbers are seconds."""
+
+    def to_python(self, value: Any) -> Any:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return timedelta(seconds=value)
+        return super().to_python(value)

@@ -16,6 +16,7 @@ from cq import codec, database, registry, sql
 from cq.conf import conf
 from cq.definition import RESULT, Definition
 from cq.exceptions import CQError, InvalidArguments
+from cq.options import route
 
 _PAGE = 200
 _EXAMPLES = 3
@@ -56,7 +57,7 @@ class Preflight:
 
 
 def preflight() -> Preflight:
-    """Bind every stored call of an unfinished task whose body has yet to run to the code of today."""
+    """Bind every stored call of an unfinished task whose body has yet to run, and of a repeating task, to the code of today."""
     found = Preflight()
     kinds: dict[tuple[str, str], Problem] = {}
     for call in stored_calls():
@@ -65,6 +66,12 @@ def preflight() -> Preflight:
         found.failed += bool(problems)
         for what in problems:
             _note(kinds, call, what)
+    for schedule, call in repeated_calls():
+        found.calls += 1
+        problems = [*problems_of(call)]
+        found.failed += bool(problems)
+        for what in problems:
+            kinds[call.name, f"{schedule} {what}"] = Problem(call.name, f"Repeating task {schedule!r}: {what}", 1)
     found.problems = sorted(kinds.values(), key=lambda problem: (-problem.count, problem.name, problem.what))
     return found
 
@@ -75,6 +82,14 @@ def stored_calls() -> Iterator[StoredCall]:
     while page := [StoredCall(*row) for row in database.execute(sql.STORED_CALLS, after, _PAGE)]:
         yield from page
         after = page[-1].id
+
+
+def repeated_calls() -> Iterator[tuple[str, StoredCall]]:
+    """Give the calls that repeating tasks will make, with the names of these."""
+    for schedule, name, queue, args, kwargs in database.execute(sql.REPEATED_CALLS):
+        definition = registry.find(name)
+        named = queue or (definition and route(name, definition.queue)) or ""
+        yield schedule, StoredCall(UUID(int=0), name, named, args, kwargs, pass_result=False, is_held=False)
 
 
 def _note(kinds: dict[tuple[str, str], Problem], call: StoredCall, what: str) -> None:
@@ -90,7 +105,7 @@ def _note(kinds: dict[tuple[str, str], Problem], call: StoredCall, what: str) ->
 def problems_of(call: StoredCall) -> Iterator[str]:
     """Say what of a call does not fit."""
     queues = conf().QUEUES
-    if queues is not None and call.queue not in queues:
+    if queues is not None and call.queue and call.queue not in queues:
         yield f"CQ['QUEUES'] has no queue {call.queue!r}; it has {', '.join(sorted(queues)) or 'none'}."
     definition = registry.find(call.name)
     if definition is None:

@@ -8,6 +8,7 @@ from django.db import migrations, models
 
 import cq.fields
 import cq.ids
+import cq.models.repeating
 
 
 class Migration(migrations.Migration):
@@ -217,6 +218,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["id"],
+                "permissions": [("retry_task", "Can retry task"), ("revoke_task", "Can revoke task")],
                 "base_manager_name": "objects",
             },
         ),
@@ -532,6 +534,159 @@ class Migration(migrations.Migration):
                     models.Index(condition=models.Q(("key__isnull", False)), fields=["key"], name="cq_lingering_key"),
                 ],
             },
+        ),
+        migrations.CreateModel(
+            name="RepeatingTask",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=100, unique=True)),
+                ("task", models.CharField(help_text="The registered name of a task function.", max_length=200)),
+                ("args", cq.fields.ArgumentsField(blank=True, default=tuple)),
+                ("kwargs", cq.fields.EncodedField(blank=True, default=dict)),
+                (
+                    "crontab",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="Minute, hour, day, month, day of the week: 0 3 * * mon-fri",
+                        max_length=200,
+                    ),
+                ),
+                (
+                    "every",
+                    cq.fields.IntervalField(
+                        blank=True, help_text="Or an interval, from one second on, counted from its start.", null=True
+                    ),
+                ),
+                ("timezone", models.CharField(default=cq.models.repeating.default_timezone, max_length=64)),
+                ("enabled", models.BooleanField(db_default=True, default=True)),
+                ("starts_at", models.DateTimeField(blank=True, help_text="The first tick that may be.", null=True)),
+                ("ends_at", models.DateTimeField(blank=True, help_text="The last tick that may be.", null=True)),
+                ("queue", models.CharField(blank=True, max_length=64, null=True)),
+                ("priority", models.SmallIntegerField(blank=True, null=True)),
+                (
+                    "result_ttl",
+                    models.IntegerField(blank=True, help_text="Seconds that finished runs are kept.", null=True),
+                ),
+                (
+                    "overlap",
+                    models.CharField(
+                        choices=[
+                            ("skip", "skip the tick"),
+                            ("allow", "run both"),
+                            ("buffer_one", "run it afterwards (one waits, further ones are skipped)"),
+                            ("cancel_running", "revoke the run before it"),
+                        ],
+                        db_default="skip",
+                        default="skip",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "catch_up",
+                    models.CharField(
+                        choices=[
+                            ("last", "run the last of them"),
+                            ("skip", "skip them"),
+                            ("all", "run them all, at most the last 100"),
+                        ],
+                        db_default="last",
+                        default="last",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "catch_up_window",
+                    cq.fields.IntervalField(
+                        blank=True, help_text="No tick older than this is caught up with.", null=True
+                    ),
+                ),
+                (
+                    "jitter",
+                    cq.fields.IntervalField(
+                        blank=True, help_text="Runs start up to so much later, at random.", null=True
+                    ),
+                ),
+                (
+                    "max_failures",
+                    models.PositiveIntegerField(blank=True, help_text="Pause after so many in a row.", null=True),
+                ),
+                ("last_run", models.DateTimeField(editable=False, null=True)),
+                ("next_run", models.DateTimeField(editable=False, null=True)),
+                ("planned", models.BooleanField(db_default=False, default=False, editable=False)),
+                ("buffered", models.DateTimeField(editable=False, null=True)),
+                ("skipped", models.JSONField(default=dict, editable=False)),
+                ("reason", models.TextField(editable=False, null=True)),
+                ("source", models.CharField(db_default="", default="", editable=False, max_length=10)),
+                ("replaced", cq.fields.EncodedField(default=list, editable=False)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                (
+                    "enabled_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+            ],
+            options={
+                "ordering": ["name"],
+                "permissions": [("run_repeatingtask", "Can run repeating task now")],
+                "base_manager_name": "objects",
+            },
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("schedule_id__isnull", False)), fields=["schedule_id", "id"], name="cq_task_runs"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(
+                    ("schedule_id__isnull", False),
+                    ("status__in", ["PENDING", "SCHEDULED", "QUEUED", "RUNNING", "SUSPENDED", "WAITING", "RETRY"]),
+                ),
+                fields=["schedule_id"],
+                name="cq_task_live_runs",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="repeatingtask",
+            index=models.Index(condition=models.Q(("enabled", True)), fields=["next_run"], name="cq_repeatingtask_due"),
+        ),
+        migrations.AddConstraint(
+            model_name="repeatingtask",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("crontab", ""), ("every__isnull", False)),
+                    models.Q(models.Q(("crontab", ""), _negated=True), ("every__isnull", True)),
+                    _connector="OR",
+                ),
+                name="cq_repeatingtask_when",
+            ),
+        ),
+        # However a timetable is edited, by whatever statement: what was planned from the old one is planned anew.
+        migrations.RunSQL(
+            """
+            CREATE FUNCTION cq_plan_anew() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                NEW.planned = false;
+                IF NEW.enabled AND NOT OLD.enabled THEN
+                    NEW.enabled_at = statement_timestamp();
+                END IF;
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER cq_repeatingtask_edited
+                BEFORE UPDATE OF crontab, every, timezone, starts_at, ends_at, enabled ON cq_repeatingtask FOR EACH ROW
+                WHEN (ROW(NEW.crontab, NEW.every, NEW.timezone, NEW.starts_at, NEW.ends_at, NEW.enabled) IS DISTINCT FROM
+                      ROW(OLD.crontab, OLD.every, OLD.timezone, OLD.starts_at, OLD.ends_at, OLD.enabled)
+                      AND NEW.next_run IS NOT DISTINCT FROM OLD.next_run) EXECUTE FUNCTION cq_plan_anew()
+            """,
+            """
+            DROP TRIGGER IF EXISTS cq_repeatingtask_edited ON cq_repeatingtask;
+            DROP FUNCTION cq_plan_anew()
+            """,
         ),
         # Rows change a few times in their life and are asked for by what they are now: leave room for their new versions, and
         # clear away the old ones early.

@@ -178,6 +178,10 @@ class Task(models.Model):
     class Meta:
         base_manager_name = "objects"
         ordering: ClassVar[list[str]] = ["id"]
+        permissions: ClassVar[list[tuple[str, Any]]] = [
+            ("retry_task", "Can retry task"),
+            ("revoke_task", "Can revoke task"),
+        ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.CheckConstraint(
                 name="cq_task_finished",
@@ -260,6 +264,12 @@ class Task(models.Model):
             ),
             models.Index(fields=["parent", "id"], name="cq_task_subtasks", condition=Q(parent__isnull=False)),
             models.Index(fields=["previous"], name="cq_task_next", condition=Q(previous__isnull=False)),
+            models.Index(fields=["schedule_id", "id"], name="cq_task_runs", condition=Q(schedule_id__isnull=False)),
+            models.Index(
+                fields=["schedule_id"],
+                name="cq_task_live_runs",
+                condition=Q(schedule_id__isnull=False, status__in=_UNFINISHED),
+            ),
             models.Index(fields=["workflow", "id"], name="cq_task_workflow", condition=Q(workflow__isnull=False)),
         ]
 

@@ -194,7 +194,7 @@ class Keeper:
 
     def _look(self) -> None:
         """Look for what no hint has told, and wake who can see to it."""
-        seen = engine.look(self.options.queues, self.names)
+        seen = engine.look(self.options.queues, self.names, fires=self.options.scheduler)
         if seen.dead:
             self._rescue()
             self._wake_all()
@@ -205,11 +205,11 @@ class Keeper:
             self.reports.send("suspects", seen.suspects)
         if seen.ready:
             self._wake_all()
-        elif seen.to_settle or (seen.next_due is not None and seen.next_due <= 0):
+        elif seen.to_settle or seen.fires or (seen.next_due is not None and seen.next_due <= 0):
             self._wake_one()
-        if self.options.drain and not engine.is_busy(self.options.queues, self.names):
+        if self.options.drain and not seen.fires and not engine.is_busy(self.options.queues, self.names):
             self.reports.send("drained")
-        self.next_look = time.monotonic() + self._pause(seen.next_due)
+        self.next_look = time.monotonic() + min(self._pause(seen.next_due), self._pause(seen.next_tick))
 
     def _pause(self, next_due: float | None) -> float:
         longest = _DRAIN_LOOK_EVERY if self.options.drain else conf().POLL_INTERVAL

@@ -14,6 +14,7 @@ class WorkerOptions:
     threads: int = 4
     grace: float = 30.0
     drain: bool = False
+    scheduler: bool = True
     # A child that has run so many bodies, or takes so many megabytes, is replaced.
     max_tasks: int | None = None
     max_rss: int | None = None

@@ -19,7 +19,7 @@ from uuid import UUID
 from django.db import DataError, IntegrityError, OperationalError
 from django.db import Error as DatabaseError
 
-from cq import admission, database, engine, executor, lingering, notifier, registry, settle, states, unique
+from cq import admission, database, engine, executor, lingering, notifier, registry, schedules, settle, states, unique
 from cq.admission import Admitted
 from cq.conf import conf
 from cq.engine import Finished, Wish
@@ -93,6 +93,7 @@ class Rounds(threading.Thread):
         self._hear_from = 0.0
         self._broke_at = -inf
         self._reconcile_at = time.monotonic() + conf().LEASE
+        self._has_ended_runs = False
         self._statistics = Statistics()
         self._recycling = Recycling(options)
         # Tasks that were taken from us while their bodies ran: these bodies are gone now.
@@ -419,6 +420,9 @@ class Rounds(threading.Thread):
         self._keys |= keys
         # A body that was interrupted and ended all the same is counted once.
         once = {body.task.id: body for body in [*to_write.values(), *filter(_is_written, bodies)]}
+        if any(body.task.scheduled_for is not None for body in once.values()):
+            self._has_ended_runs = True  # the next tick may wait for it
+            self._look_at = 0.0
         with self._condition:
             self._count(once.values(), finished)
         for outcome in outcomes:
@@ -551,6 +555,26 @@ class Rounds(threading.Thread):
             self._promote()
         elif seconds is not None:
             self._expect(seconds)
+        if self.options.scheduler and not self.suspects and not self._is_stopping:
+            self._fire()
+
+    def _fire(self) -> None:
+        """Decide the ticks that are due, and be awake for the next one. What somebody has locked is left to the poll."""
+        seconds = schedules.next_tick()
+        if seconds is not None and seconds <= 0:
+            fired = schedules.fire_all(_SETTLE_BUDGET)
+            self.claims.has_more |= bool(fired.tasks)
+            if fired.revoked:
+                notifier.announce(fired.revoked)
+                self._settle(Finished(), True)
+            seconds = schedules.next_tick()
+            if fired.decided:
+                self._look_at = 0.0  # for their keys, and for what there was no time for
+        elif self._has_ended_runs:
+            schedules.pause_failing()
+        self._has_ended_runs = False
+        if seconds is not None and seconds > 0:
+            self._expect(seconds)
 
     def _promote(self) -> None:
         if queues := engine.promote():
@@ -604,7 +628,8 @@ def _is_written(body: Body) -> bool:
 def _is_quiet(body: Body) -> bool:
     """Say whether a body has left nothing to be written, settled or claimed."""
     finished = body.executed and body.executed.finished
-    return _is_written(body) and body.task.key is None and not (finished and (finished.asked or finished.queues))
+    follows = body.task.scheduled_for is not None or (finished and (finished.asked or finished.queues))
+    return _is_written(body) and body.task.key is None and not follows
 
 
 def _unstorable(outcome: Outcome, error: DatabaseError) -> Outcome:

@@ -58,7 +58,11 @@ def project(tmp_path: Path, services: Services) -> Iterator[Project]:
     (tmp_path / "shop/__init__.py").touch()
     for block in blocks("python"):
         if block["place"].startswith("file: "):
-            (tmp_path / block["place"].removeprefix("file: ")).write_text(block["text"])
+            file = tmp_path / block["place"].removeprefix("file: ")
+            if not file.parent.exists():
+                file.parent.mkdir()
+                (file.parent / "__init__.py").touch()
+            file.write_text(block["text"])
     with (tmp_path / "settings.py").open("a") as settings:
         settings.write(SETTINGS)
     name = f"readme_{uuid.uuid4().hex}"

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from cq import preflight
-from cq.models import Task
+from cq.models import RepeatingTask, Task
 from cq.preflight import stored_calls
 from cq.states import Status
 from tests import tasks
@@ -170,4 +170,27 @@ def test_more_kinds_of_problems_than_anybody_reads_are_one(monkeypatch):
         ("gone.0", 1),
         ("gone.1", 1),
         ("gone.2", 1),
+    ]
+
+
+def test_what_repeating_tasks_call_is_looked_at_too():
+    for name in ("fits", "misfits", "paused"):
+        RepeatingTask.objects.create(name=name, task="tests.tasks.adds", args=(1,), crontab="0 3 * * *")
+    RepeatingTask.objects.filter(name="paused").update(task="nobody.knows", enabled=False)
+    RepeatingTask.objects.filter(name="misfits").update(args=(1, 2, 3))
+
+    found = preflight.preflight()
+
+    (problem,) = found.problems
+    assert (found.calls, found.failed, problem.name) == (2, 1, "tests.tasks.adds")
+    assert problem.what.startswith("Repeating task 'misfits': tests.tasks.adds(a, b=0): too many positional arguments")
+
+
+def test_a_queue_that_is_gone_is_missed_by_repeating_tasks_too(settings):
+    RepeatingTask.objects.create(name="bulk", task="tests.tasks.adds", args=(1,), crontab="0 3 * * *", queue="bulk")
+    RepeatingTask.objects.create(name="own", task="tests.tasks.adds", args=(1,), crontab="0 3 * * *")
+    settings.CQ = {"QUEUES": {"default": {}}}
+
+    assert [problem.what for problem in preflight.preflight().problems] == [
+        "Repeating task 'bulk': CQ['QUEUES'] has no queue 'bulk'; it has default."
     ]

@@ -68,7 +68,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "CLAIM_SUSPECTS": (ids["process"], "q1", False, "q1", names, 10),
         "READY_QUEUES": ([],),
         "PEEK": (),
-        "LOOK": (None, None, ["q2"], names) * 2,
+        "LOOK": ((None, None, ["q2"], names) * 2) + (names, names),
         "BUSY": (None, None, None, None, ["q2"], None, None, ["q2"], names),
         "ASK": (some, some, some),
         "ASKED": (UUID(int=0), 200),
@@ -130,6 +130,12 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "EXPLAIN_SUBTASKS": (ids["parent"], ids["parent"], 3),
         "EXPLAIN_KEY": ("k", "k"),
         "EXPLAIN_STARTS": ("k", 60),
+        "NEXT_TICK": (names, names),
+        "RUNNING_TICKS": ([1, 2],),
+        "LOCK_RUNS": ([1, 2],),
+        "FIRED": ([1, 2], [None, None]),
+        "PAUSE_FAILING": (),
+        "REPEATED_CALLS": (),
     }
 
 

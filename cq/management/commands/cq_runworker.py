@@ -42,6 +42,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--grace", type=_seconds, default=30.0, help="seconds that running tasks get at a stop (default 30)"
         )
+        parser.add_argument("--no-scheduler", action="store_true", help="fire no repeating tasks; others do")
         parser.add_argument("--drain", action="store_true", help="end when nothing is left to run")
         parser.add_argument(
             "--max-tasks", type=_at_least(1), metavar="N", help="replace a process after it has run so many tasks"
@@ -66,6 +67,7 @@ class Command(BaseCommand):
             threads=options["threads"],
             grace=options["grace"],
             drain=options["drain"],
+            scheduler=not options["no_scheduler"],
             max_tasks=options["max_tasks"],
             max_rss=options["max_rss"],
         )
