@@ -14,6 +14,10 @@ CQ = {
     **json.loads(os.environ.get("TEST_CQ", "{}")),
 }
 
+# What CQ needs, and no more: no admin, no sessions, no pages.
+ROOT_URLCONF = None
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "channels", "cq", "tests"]
+
 DATABASES = {"default": {**_DATABASES["default"]}}
 DATABASES["default"]["OPTIONS"] = {
     **DATABASES["default"]["OPTIONS"],
