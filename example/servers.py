@@ -174,7 +174,7 @@ class Postgres(Server):
         return [self._initdb.with_name("postgres"), "-D", self._data, *settings]
 
     def _answers(self) -> bool:
-        with suppress(OSError):
+        with suppress(OSError, IndexError):  # it may just be being written
             lines = (self._data / "postmaster.pid").read_text().split("\n")
             return lines[0] == str(self.pid) and lines[7].strip() == "ready"
         return False
