@@ -397,8 +397,9 @@ def test_a_commit_whose_answer_is_lost_leaves_nothing_behind(run_worker, proxied
     proxy = proxied(marker)
     worker = run_worker("--threads", "2", cq={"LEASE": 30}, DATABASE_URL=proxy.url).ready()
     proxy.armed.set()
-    for _ in range(5):
-        getattr(fault_tasks, body).delay()
+    with transaction.atomic():  # so that they are found together, and end together
+        for _ in range(5):
+            getattr(fault_tasks, body).delay()
 
     until(lambda: proxy.cut == 1, what=run_worker.log)
     all_done(8, but=run_worker.log)

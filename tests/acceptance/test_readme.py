@@ -106,8 +106,8 @@ def test_the_blocks_run_in_a_project_made_of_nothing_else(project: Project) -> N
     assert [run.stderr for run in ran if run.returncode] == []
     assert ran[0].stdout == "SUCCESS 2\n['sent to ada@example.org', 'sent to grace@example.org']\n"
     said = [run.stdout for run in ran]
-    assert "no luck today builtins.ValueError\n" in said
-    assert any(text.startswith("['timeout', 'success']\n['It is due at ") for text in said)
+    assert "no luck today builtins.ValueError\n" in said, said
+    assert any(text.startswith("['timeout', 'success']\n['It is due at ") for text in said), said
 
 
 def test_the_test_of_the_readme_passes(project: Project) -> None:
