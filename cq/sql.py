@@ -680,6 +680,9 @@ asked AS (
     SELECT s.id FROM sure s WHERE NOT s.runs AND EXISTS (
         SELECT 1 FROM cq_task n WHERE n.previous_id = s.id AND n.status = 'PENDING' AND NOT n.id IN (SELECT id FROM sure))
     UNION SELECT id FROM moved WHERE status = 'WAITING'
+    UNION SELECT m.id FROM moved m
+     WHERE m.status = 'SKIPPED'
+       AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = m.id AND c.compensate IS NOT NULL AND c.status = 'SUCCESS')
     UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL)
 SELECT id, status, queue FROM moved
 """

@@ -372,7 +372,11 @@ SKIPPED = numbered(
     )
 )
 SAGA = numbered(
-    Spec("pure", [Spec("undone"), Spec("undone"), Spec("pure", fails=1, told=True), Spec("group", [Spec("undone")])])
+    Spec(
+        "pure",
+        [Spec("undone"), Spec("undone"), Spec("pure", fails=1, told=True), Spec("group", [Spec("undone")])],
+        returns=True,
+    )
 )
 FORCED = numbered(
     Spec("chain", [
@@ -383,6 +387,13 @@ FORCED = numbered(
     ])
 )  # fmt: skip
 FAST = numbered(Spec("group", [Spec("atomic", fails=1), Spec("pure"), Spec("undone", [Spec("pure")])], fail_fast=True))
+# What is forced in a group that is skipped is undone: that group is looked at once more.
+UNWOUND = numbered(
+    Spec("chord", [
+        Spec("group", [Spec("atomic", fails=1)]),
+        Spec("group", [Spec("atomic"), Spec("chain", [Spec("atomic"), Spec("plain", force=True)])]),
+    ])
+)  # fmt: skip
 # Made simpler is only what somebody looks at by hand: that takes minutes.
 composed = settings(thorough, phases=thorough.phases if EXAMPLES else (Phase.explicit, Phase.generate))
 
@@ -394,6 +405,7 @@ def test_whatever_workers_do_a_composition_ends_as_its_rules_say() -> None:
     @example(spec=SAGA, steps=[("overtake", 1)] * 6)
     @example(spec=FORCED, steps=[("run", 0)] * 3)
     @example(spec=FAST, steps=[("work", 0), ("settle", 2)])
+    @example(spec=UNWOUND, steps=[("work", 0)] * 20)
     def ends_as_its_rules_say(spec: Spec, steps: list[tuple[str, int]]) -> None:
         run = ComposedRun(spec)
         for action, number in steps:
