@@ -92,6 +92,7 @@ def test_what_a_body_leaves_changed_in_its_process_hurts_no_other(run_worker):
         ("fault.leaf", "SUCCESS", 1),
     }
     assert Process.objects.count() == 1
+    until(lambda: len(worker.descendants()) == 2, what="the program that a body has started has ended")
     worker.stop_in_order()
     check_invariants()
 

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.django_db
 FILL = """
 INSERT INTO cq_task (id, name, queue, status, args, kwargs, process_id, parent_id, previous_id, workflow_id, finished_at, run_after)
 SELECT gen_random_uuid(), 'tests.tasks.adds', 'q' || n %% 5, status, '[]', '{}', CASE WHEN status = 'RUNNING' THEN %s::uuid END,
-       CASE WHEN n %% 10 = 0 THEN %s::uuid END, CASE WHEN n %% 10 = 1 THEN %s::uuid END, CASE WHEN n %% 10 = 0 THEN %s::uuid END,
+       CASE WHEN n %% 10 = 0 THEN %s::uuid END, CASE WHEN n %% 10 = 1 THEN %s::uuid END,
+       CASE WHEN n %% 100 = 0 THEN %s::uuid WHEN n %% 10 = 0 THEN gen_random_uuid() END,
        CASE WHEN status IN ('SUCCESS', 'FAILURE') THEN now() END, now() + n * interval '1 s'
   FROM (SELECT n, CASE WHEN n %% 20 = 0 THEN 'QUEUED' WHEN n %% 50 = 1 THEN 'PENDING' WHEN n %% 50 = 2 THEN 'SCHEDULED'
                        WHEN n %% 500 = 3 THEN 'RUNNING' WHEN n %% 500 = 4 THEN 'RETRY' WHEN n %% 500 = 5 THEN 'WAITING'
