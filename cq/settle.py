@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from cq import compensate, database, notifier, sql
@@ -24,7 +25,7 @@ BATCH = 200
 
 @dataclass(slots=True)
 class Settled:
-    """What settling came to: which tasks ended, which queues have new work."""
+    """What settling came to: which tasks ended, which queues have new work, or work that a claim may have passed over meanwhile."""
 
     ended: list[UUID] = field(default_factory=list)
     queues: set[str] = field(default_factory=set)
@@ -39,6 +40,16 @@ class Settled:
         """Take in what another round came to."""
         self.ended += other.ended
         self.queues |= other.queues
+
+
+class _Locked(NamedTuple):
+    """A task that is being settled, in the order of `sql.SETTLE_LOCK`."""
+
+    id: UUID
+    status: str
+    fail_fast: bool
+    before_group: UUID | None
+    ready_in: str | None
 
 
 def settle_all(budget: float = math.inf) -> Settled:
@@ -72,12 +83,13 @@ def settle(ids: Sequence[UUID]) -> Settled:
     """Settle these tasks, as far as nobody else is on them: look and what follows from it are true together."""
     settled = Settled()
     with database.read_committed():
-        found = database.execute(sql.SETTLE_LOCK, list(ids))
-        locked = {task_id: Status(status) for task_id, status, _, _ in found}
+        found = [_Locked(*row) for row in database.execute(sql.SETTLE_LOCK, list(ids))]
+        locked = {task.id: Status(task.status) for task in found}
+        settled.queues.update(task.ready_in for task in found if task.ready_in is not None)
         failpoint("settle.locked")
         database.execute(sql.SETTLE_TAKE, list(locked), list(ids))
         failpoint("settle.taken")
-        _stop_at_a_failure([task_id for task_id, _, fail_fast, _ in found if fail_fast], settled)
+        _stop_at_a_failure([task.id for task in found if task.fail_fast], settled)
         ended = _end_parents([task_id for task_id, status in locked.items() if status == Status.WAITING], settled)
         _resume_suspended([task_id for task_id, status in locked.items() if status == Status.SUSPENDED], settled)
         failpoint("settle.looked")
@@ -85,7 +97,7 @@ def settle(ids: Sequence[UUID]) -> Settled:
         _carry_revokes_down([task_id for task_id, status in over.items() if status == Status.REVOKED], settled)
         undoing = _answer_failures([task_id for task_id, status in over.items() if status in UNSUCCESSFUL], settled)
         # A group that is not to run is skipped after all below it: that is looked at from what it follows.
-        before_groups = [previous_id for *_, previous_id in found if previous_id is not None]
+        before_groups = [task.before_group for task in found if task.before_group is not None]
         _release_successors([*over, *undoing, *before_groups], settled)
         failpoint("settle.before_commit")
     failpoint("settle.after_commit")

@@ -511,9 +511,11 @@ WITH RECURSIVE asked AS (
 SELECT task_id FROM asked WHERE task_id IS NOT NULL
 """
 
-# Lock the tasks to be settled; somebody else is on those that are missing, and their requests stay.
+# Lock the tasks to be settled; somebody else is on those that are missing, and their requests stay. A claim passes over the ready
+# ones meanwhile: their queues are returned, to be looked at again.
 SETTLE_LOCK = f"""
-SELECT id, status, fail_fast, CASE WHEN name = '{GROUP}' AND status = 'PENDING' THEN previous_id END
+SELECT id, status, fail_fast, CASE WHEN name = '{GROUP}' AND status = 'PENDING' THEN previous_id END,
+       CASE WHEN status IN ({states.CLAIM.guard}) THEN queue END
   FROM cq_task WHERE id = ANY(%s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 """
 

@@ -1,5 +1,6 @@
 """Settling: what the end of a task means for its neighbours, whoever looks, whenever, however often."""
 
+from functools import partial
 from itertools import permutations
 
 import pytest
@@ -194,7 +195,7 @@ def test_settling_what_needs_none_changes_nothing() -> None:
     for _ in range(2):
         settled = settle.settle([task.id for task in tasks])
 
-    assert not settled.moved
+    assert (settled.ended, settled.queues) == ([], {"default"})  # that of the ready one, see below
     assert [image(task.id) for task in tasks] == before
 
 
@@ -290,3 +291,18 @@ def test_a_settle_that_dies_anywhere_is_done_by_another(point: str) -> None:
     settle.settle_all()
 
     assert statuses(parent, after) == [Status.SUCCESS, Status.QUEUED]
+
+
+@committed
+def test_a_queue_is_looked_at_again_whose_task_a_claim_passed_over_meanwhile(monkeypatch) -> None:
+    ready = row(Status.QUEUED, queue="mail")
+    ask(ready)
+    claim = partial(make.take, make.process(), queue="mail")
+    with elsewhere() as worker:
+        seen = []
+        monkeypatch.setattr(settle, "failpoint", lambda name: name == "settle.looked" and seen.extend(worker(claim)))
+
+        settled = settle.settle_all()
+
+        assert (seen, settled.queues) == ([], {"mail"})
+        assert [task.id for task in worker(claim)] == [ready.id]

@@ -72,8 +72,8 @@ def test_an_event_that_came_before_the_suspension_was_written_is_found_at_once(r
 
 def test_a_coroutine_sleeps_and_waits(rounds):
     waiting = naps_and_waits.delay()
+    waiting.send_event("go", "come")
     rounds("default")
-    until(lambda: waiting.send_event("go", "come"), SOON)
 
     until(lambda: ended(waiting), SOON)
 
