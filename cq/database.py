@@ -133,9 +133,8 @@ def in_transaction() -> bool:
     return connection().in_atomic_block
 
 
-def nesting() -> int:
-    """Say how many atomic blocks this thread is in."""
-    own = connection()
+def nesting(own: BaseDatabaseWrapper) -> int:
+    """Say how many atomic blocks the thread is in that has this connection."""
     return len(own.savepoint_ids) + 1 if own.in_atomic_block else 0
 
 

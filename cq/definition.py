@@ -74,7 +74,7 @@ class Definition:
         code = getattr(self.func, "__code__", None)
         return f"{self.func.__module__}.{self.func.__qualname__}, line {code.co_firstlineno if code else '?'}"
 
-    @property
+    @cached_property
     def is_coroutine(self) -> bool:
         """Say whether it runs on the event loop."""
         return inspect.iscoroutinefunction(self.func)

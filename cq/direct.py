@@ -238,7 +238,7 @@ def _claimed(definition: Definition, new: NewTask | None) -> Claimed:
         previous_id=new.previous_id if new else None,
         workflow_id=None,
         depth=0,
-        run_after=None,
+        due_at=None,
         scheduled_for=None,
         pass_result=False,
         previous_result=None,

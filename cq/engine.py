@@ -232,9 +232,12 @@ class Finished:
     moved: list[Moved] = field(default_factory=list)
     asked: list[UUID] = field(default_factory=list)
     queues: set[str] = field(default_factory=set)
+    # How many outcomes were written: the others' rows are locked by somebody, or no longer ours.
+    written: int = 0
 
     def add(self, other: Finished) -> None:
         """Take in what another list came to."""
+        self.written += other.written
         self.moved += other.moved
         self.asked += other.asked
         self.queues |= other.queues
@@ -271,7 +274,7 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
     failpoint("exchange.after_commit")
     claimed = [Claimed(*row) for reply in claims for row in reply.rows()]
     # UPDATE … RETURNING promises no order.
-    claimed.sort(key=lambda task: (-task.priority, task.run_after, task.id))
+    claimed.sort(key=lambda task: (-task.priority, task.due_at, task.id))
     ready = None if looked is None else [queue for (queue,) in looked.rows()]
     keys_asked = keys is not None and bool(keys.rows()[0][0])
     return Exchanged(finishing.read() if finishing else Finished(), claimed, ready, keys_asked)
@@ -329,8 +332,10 @@ class _Finishing:
             return
         made = [task for outcome in outcomes for task in outcome.made]
         ids = _array([str(outcome.task.id) for outcome in outcomes])
-        is_lone = len(outcomes) == 1 and not made and _is_lone(outcomes[0])
-        if is_lone:
+        is_lone = not made and all(map(_is_lone, outcomes))
+        if is_lone and len(outcomes) > 1:
+            self.swapped = trip.send(sql.FINISH_LONES, ids, _claims(outcomes), _results(outcomes))
+        elif is_lone:
             statement = sql.FINISH_LONE_OWN if is_own else sql.FINISH_LONE
             self.swapped = trip.send(statement, outcomes[0].result, outcomes[0].task.id, outcomes[0].task.claims)
         else:
@@ -344,21 +349,22 @@ class _Finishing:
             if outcome.lingers_in is not None:
                 trip.send_unplanned(sql.LINGER, outcome.lingers_in, [outcome.task.id], [outcome.task.claims])
         # Behind a link of a chain there is probably another one.
-        has_next = not is_lone or outcomes[0].task.previous_id is not None
+        has_next = not is_lone or any(outcome.task.previous_id is not None for outcome in outcomes)
         self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
         trip.failpoint("finish.asked")
 
     def read(self) -> Finished:
         """Say what it came to, once the statements are through."""
         finished = Finished()
-        replies = [*self.suspended, self.swapped, self.followed]
-        for task_id, status, queue in (row for reply in replies for row in reply.rows()):
+        written = [*self.suspended, self.swapped]
+        for task_id, status, queue in (row for reply in [*written, self.followed] for row in reply.rows()):
             if status is None:
                 finished.asked.append(task_id)
             else:
                 finished.moved.append(Moved(task_id, Status(status), queue))
                 if status == Status.FAILURE:  # the database may have called errorbacks: settling it finds their queues
                     finished.asked.append(task_id)
+        finished.written = sum(status is not None for reply in written for _, status, _ in reply.rows())
         finished.queues.update(row.queue for row in finished.moved if row.status == Status.QUEUED)
         finished.queues.update(queue for reply in self.made for (queue,) in reply.rows())
         return finished
@@ -371,7 +377,7 @@ def _is_lone(outcome: Outcome) -> bool:
 def _columns(outcomes: Sequence[Outcome]) -> list[str | list[str | None] | None]:
     """Return the parameters of `sql.FINISH` after the ids: arrays written by hand where no value needs a quote, none where all are NULL."""
     return [
-        _array([str(outcome.task.claims) for outcome in outcomes]),
+        _claims(outcomes),
         _array([outcome.transition.target.value for outcome in outcomes]),
         _array([outcome.kind or "NULL" for outcome in outcomes]),
         _array([outcome.charge or '""' for outcome in outcomes]),
@@ -381,8 +387,16 @@ def _columns(outcomes: Sequence[Outcome]) -> list[str | list[str | None] | None]
         _texts([outcome.exception for outcome in outcomes]),
         _texts([outcome.traceback for outcome in outcomes]),
         _texts([outcome.reason for outcome in outcomes]),
-        f"[{','.join([outcome.result or 'null' for outcome in outcomes])}]",
+        _results(outcomes),
     ]
+
+
+def _claims(outcomes: Sequence[Outcome]) -> str:
+    return _array([str(outcome.task.claims) for outcome in outcomes])
+
+
+def _results(outcomes: Sequence[Outcome]) -> str:
+    return f"[{','.join([outcome.result or 'null' for outcome in outcomes])}]"
 
 
 def _waits(waits: Sequence[tuple[Claimed, Wait]]) -> tuple[list[Any], ...]:

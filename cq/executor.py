@@ -20,6 +20,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connections, reset_queries
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from cq import codec, current, database, engine, members, outcome, registry, states, unique
 from cq.conf import conf
@@ -170,7 +171,7 @@ class _Attempt:
 
     async def in_loop(self) -> Executed:
         """The body runs on the event loop and commits as it goes."""
-        args, kwargs = await sync_to_async(self._arguments)()
+        args, kwargs = await sync_to_async(lambda: self._arguments(database.connection()))()
         await sync_to_async(lambda: self.running.previous)()  # for the body, which cannot read it itself
         token = current.enter(self.running)
         try:
@@ -183,7 +184,7 @@ class _Attempt:
         return Executed(self._conclude(result))
 
     def _call(self) -> Any:
-        args, kwargs = self._arguments()
+        args, kwargs = self._arguments(self.connection)
         token = current.enter(self.running)
         try:
             failpoint("body.starting")
@@ -197,9 +198,9 @@ class _Attempt:
         self.interruption.start()
         self.started(self.interruption)
 
-    def _arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def _arguments(self, connection: BaseDatabaseWrapper) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         task = self.task
-        self.running.journal.open()
+        self.running.journal.open(connection)
         first = [self.running] if self.definition.takes_task else []
         if not task.pass_result:
             args, kwargs = codec.recall(task.args, task.kwargs)

@@ -54,27 +54,29 @@ _here = _Here()
 class Interruption:
     """One run of a body, and the way to end it from outside."""
 
+    # Here and not in `__init__` is what seldom changes: there is one of these for each body, however short.
+    deadline: float | None = None  # on the monotonic clock; None: it may run for ever
+    why: Why | None = None
+    # Somebody tells this run of it when its task is overtaken.
+    is_watched = False
+    # The body was ended by this, whatever it returned or raised.
+    was_interrupted = False
+    # An exception was injected: it may have landed anywhere in the body, in a driver's code too.
+    is_torn = False
+    has_left = False
+    left: Callable[[], object] | None = None
+    # Breaks off what the body waits for where no exception can land: in a database driver.
+    cancel: Callable[[], object] | None = None
+    thread_id: int | None = None
+    loop_task: asyncio.Task[Any] | None = None
+    _is_wanted = False
+    _is_injected = False
+    _shields = 0
+
     def __init__(self, timeout: float | None = None) -> None:
         self.timeout = timeout
-        self.deadline: float | None = None  # on the monotonic clock; None: it may run for ever
-        self.why: Why | None = None
-        # Somebody tells this run of it when its task is overtaken.
-        self.is_watched = False
-        # The body was ended by this, whatever it returned or raised.
-        self.was_interrupted = False
-        # An exception was injected: it may have landed anywhere in the body, in a driver's code too.
-        self.is_torn = False
-        self.has_left = False
-        self.left: Callable[[], object] | None = None
-        # Breaks off what the body waits for where no exception can land: in a database driver.
-        self.cancel: Callable[[], object] | None = None
-        self.thread_id: int | None = None
-        self.loop_task: asyncio.Task[Any] | None = None
         self._wakes: list[Callable[[], object]] = []
         self._chance: list[None] = []
-        self._is_wanted = False
-        self._is_injected = False
-        self._shields = 0
 
     def start(self) -> None:
         """Let the time run."""

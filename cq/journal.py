@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from asgiref.sync import sync_to_async
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from cq import codec, database, events, registry, sql
 from cq.conf import conf
@@ -53,9 +54,9 @@ class Journal:
         # What the body was suspended for.
         self.wait: Wait | None = None
 
-    def open(self) -> None:
-        """Note how deep in transactions the body begins; called in its thread."""
-        self._nesting = database.nesting()
+    def open(self, connection: BaseDatabaseWrapper) -> None:
+        """Note how deep in transactions the body begins, on its thread's connection."""
+        self._nesting = database.nesting(connection)
 
     @cached_property
     def _done(self) -> dict[tuple[str, str], str | None]:
@@ -214,7 +215,7 @@ class Journal:
             raise NotAllowedHere(
                 f"{verb} in an atomic task: its transaction would have to stay open meanwhile. Use @task(atomic=False)."
             )
-        if not self._is_direct and database.nesting() > self._nesting:
+        if not self._is_direct and database.nesting(database.connection()) > self._nesting:
             raise NotAllowedHere(
                 f"{verb} inside a transaction, which would be rolled back. Use it before or after that."
             )

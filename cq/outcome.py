@@ -30,7 +30,7 @@ class Claimed(NamedTuple):
     previous_id: UUID | None
     workflow_id: UUID | None
     depth: int
-    run_after: datetime | None
+    due_at: float | None  # in seconds since the epoch
     scheduled_for: datetime | None
     pass_result: bool
     previous_result: str | None

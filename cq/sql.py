@@ -329,11 +329,11 @@ UPDATE cq_task t
          WHERE {_IS_READY} AND queue = %s AND name = ANY(%s::text[]) AND crashes {{crashes}} AND {_IS_IN_TIME}
          ORDER BY {_BEST} LIMIT %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
-    t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result,
+    t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, date_part('epoch', t.run_after), t.scheduled_for, t.pass_result,
     CASE WHEN t.pass_result THEN (
         SELECT CASE WHEN {_IS_BELOW.format(t="before")} THEN '' ELSE before.result::text END
           FROM cq_task before WHERE before.id = t.previous_id) END, t.key,
-    extract(epoch FROM {LATER} - t.run_after)::float8, t.at_most_once
+    date_part('epoch', {LATER} - t.run_after), t.at_most_once
 """
 # Those under which no process has died …
 CLAIM = _CLAIM.format(crashes="= 0")
@@ -407,6 +407,19 @@ RETURNING id, status, queue
 """
 # The same for one success that no parent waits for, in half the time.
 FINISH_LONE = _FINISH_LONE.format(skip_locked="SKIP LOCKED")
+# … and for many such.
+FINISH_LONES = f"""
+UPDATE cq_task t
+   SET status = '{states.SUCCEED.target}', finished_at = {NOW}, ended_at = {NOW}, process_id = NULL, outcome = 'success',
+       prune_after = {NOW} + make_interval(secs => result_ttl),
+       result = NULLIF(mine.result, 'null'), result_of_id = NULL, reason = NULL, error = NULL, exception = NULL, traceback = NULL
+  FROM (SELECT held.id, g.result
+          FROM ROWS FROM (unnest(%s::uuid[], %s::int[]), jsonb_array_elements(%s::jsonb)) AS g(id, claims, result)
+          JOIN cq_task held ON held.id = g.id AND held.claims = g.claims AND held.status = 'RUNNING'
+           FOR NO KEY UPDATE OF held SKIP LOCKED) AS mine
+ WHERE t.id = mine.id
+RETURNING t.id, t.status, t.queue
+"""
 FINISH_LONE_OWN = f"""
 WITH moved AS ({_FINISH_LONE.format(skip_locked="")})
 SELECT id, status, queue FROM moved {_OR_FAIL}
@@ -1147,8 +1160,8 @@ RETURNING t.id, t.status, t.queue
 # Which bodies' time was over when their process was killed for it? In the order of `Claimed`.
 OVERDUE = """
 SELECT t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
-    t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, t.run_after, t.scheduled_for, t.pass_result, NULL, t.key,
-    0.0, t.at_most_once
+    t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, date_part('epoch', t.run_after), t.scheduled_for,
+    t.pass_result, NULL, t.key, 0.0, t.at_most_once
   FROM cq_process p JOIN cq_task t ON t.process_id = p.id AND t.status = 'RUNNING'
  WHERE p.overdue IS NOT NULL AND p.ended_at IS NOT NULL AND p.overdue ? t.id::text AND t.name = ANY(%s::text[])
  LIMIT 100

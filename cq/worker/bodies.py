@@ -181,8 +181,9 @@ class Bodies:
 
     def forget(self, body: Body) -> None:
         """Free the slot of a body that has ended; called by whoever it is handed over to, who sees both as one."""
-        for bodies in (self.running[body.is_coroutine], self.lingering):
-            self._remove(bodies, body)
+        self._remove(self.running[body.is_coroutine], body)
+        if self.lingering:
+            self._remove(self.lingering, body)
 
     def _remove(self, bodies: dict[UUID, Body], body: Body) -> None:
         if bodies.get(body.task.id) is body:

@@ -30,7 +30,8 @@ class Marks:
         if not self.free:
             return None
         mark = self.free.pop()
-        self._note_deadline(mark, deadline or 0.0)  # before the id: nobody reads this body with another's deadline
+        if deadline is not None:  # before the id: nobody reads this body with another's deadline
+            self._note_deadline(mark, deadline)
         self.memory[mark * _ENTRY : mark * _ENTRY + _ID] = task_id.bytes
         return mark
 

@@ -11,8 +11,9 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from itertools import chain
 from math import inf
 from uuid import UUID
 
@@ -127,14 +128,14 @@ class Rounds(threading.Thread):
         with self._condition:
             self.bodies.forget(body)
             must_wake = not self._statistics
-            if body.interruption is not None:
+            if body.interruption is not None and self._recycling.is_limited:
                 self._recycling.note_body()
                 self._retire_if_due()
             if _is_quiet(body):
                 ended = self._close(body)
             else:
                 self._ended.append(body)
-            if must_wake or self._has_work():
+            if self._ended or must_wake or self._has_work():
                 self._condition.notify()
         if ended:
             notifier.announce(ended)
@@ -146,7 +147,7 @@ class Rounds(threading.Thread):
         if not finished:
             self._gone.add(body.task.id)
             return []
-        self._count([body], finished)
+        self._count([body], {row.id: row.status for row in finished.moved})
         self._log(finished)
         return [row.id for row in finished.moved if row.has_ended]
 
@@ -400,43 +401,47 @@ class Rounds(threading.Thread):
         """Write what has ended and claim what fits; keep what somebody has locked for another round."""
         finished = Finished()
         bodies = self._unwritten
-        for body in bodies:
-            if _is_written(body) and body.executed and body.executed.finished:
+        to_write, written = [], []
+        for body in _once_each(bodies):
+            outcome = body.executed.outcome if body.executed else None
+            if outcome is not None:
+                to_write.append((body, outcome))
+                continue
+            written.append(body)
+            if body.executed and body.executed.finished:
                 finished.add(body.executed.finished)
-        # Of a body that was interrupted and ended all the same, its own outcome counts.
-        in_turn = sorted(bodies, key=lambda body: not body.is_stand_in)
-        to_write = {_claim_of(body): body for body in in_turn if not _is_written(body)}
-        outcomes = [body.executed.outcome for body in to_write.values() if body.executed and body.executed.outcome]
+        outcomes = [outcome for _, outcome in to_write]
         # A link of a chain, or a parent: what follows can be claimed in the same round trip.
         self.claims.has_more |= any(outcome.made or outcome.task.previous_id for outcome in outcomes)
         wish = self.claims.wish(self._room, woken=woken)
         keys = {body.task.key for body in bodies if body.task.key is not None}
         wish = wish and replace(wish, own_keys=[*self._keys, *keys])
         locked = self._write(outcomes, wish, finished) if outcomes or wish else set()
-        self._unwritten = [body for body in to_write.values() if _is_locked(body, locked)]
+        self._unwritten = [body for body, outcome in to_write if outcome.task.id in locked] if locked else []
         if locked:
             self._retry_at = time.monotonic() + _LOCKED_PAUSE
-        self._let_go([body for body in bodies if not _is_locked(body, locked)], finished)
+        moved = {row.id: row.status for row in finished.moved}
+        self._let_go(bodies, moved, locked)
         self._keys |= keys
-        # A body that was interrupted and ended all the same is counted once.
-        once = {body.task.id: body for body in [*to_write.values(), *filter(_is_written, bodies)]}
-        if any(body.task.scheduled_for is not None for body in once.values()):
+        if any(body.task.scheduled_for is not None for body in bodies):
             self._has_ended_runs = True  # the next tick may wait for it
             self._look_at = 0.0
         with self._condition:
-            self._count(once.values(), finished)
+            # A body that was interrupted and ended all the same is counted once.
+            self._count(chain((body for body, _ in to_write), written), moved)
         for outcome in outcomes:
             if outcome.delay is not None:  # it is tried again, or it sleeps
                 self._expect(outcome.delay)
-        if any(row.status == Status.SCHEDULED for row in finished.moved):
+        if Status.SCHEDULED in moved.values():
             self._look_at = 0.0
         self._log(finished)
         return finished
 
-    def _let_go(self, bodies: Sequence[Body], finished: Finished) -> None:
+    def _let_go(self, bodies: Sequence[Body], moved: Mapping[UUID, Status], locked: Set[UUID]) -> None:
         """Forget bodies that are written, or were overtaken: of those somebody may wait to hear that they are gone."""
-        moved = {row.id for row in finished.moved}
         for body in bodies:
+            if locked and not _is_written(body) and body.task.id in locked:
+                continue
             self.bodies.marks.end(body.mark)
             body.mark = None
             if body.is_stand_in:
@@ -458,15 +463,15 @@ class Rounds(threading.Thread):
         except DatabaseError as error:
             logger.warning("statistics not written error=%s", database.first_line(error))
 
-    def _count(self, bodies: Iterable[Body], finished: Finished) -> None:
-        moved = {row.id: row.status for row in finished.moved}
+    def _count(self, bodies: Iterable[Body], moved: Mapping[UUID, Status]) -> None:
         for body in bodies:
             task, executed = body.task, body.executed
-            if task.id not in moved or executed is None:
+            status = moved.get(task.id)
+            if status is None or executed is None:
                 continue
             # What wrote its own end has returned; what could not be stored has failed all the same.
             kind = "success" if executed.outcome is None else executed.outcome.kind
-            if kind == "success" and moved[task.id] == Status.FAILURE:
+            if kind == "success" and status == Status.FAILURE:
                 kind = "error"
             if kind is not None:
                 self._statistics.note(task.queue, task.name, kind, ran=body.seconds, waited=task.waited)
@@ -495,10 +500,10 @@ class Rounds(threading.Thread):
         if wish is not None:
             this.queues -= self._start(claimed, wish, ready)
         finished.add(this)
+        if this.written == len(outcomes):
+            return set()
         moved = {row.id for row in this.moved}
         missing = [outcome for outcome in outcomes if outcome.task.id not in moved]
-        if not missing:
-            return set()
         locked = engine.still_mine(missing)
         self.counts["fenced"] += len(missing) - len(locked)
         self.counts["locked"] += len(locked)
@@ -613,12 +618,12 @@ class Rounds(threading.Thread):
                 task_logger.info("task=%s status=%s", row.id, row.status.value)
 
 
-def _claim_of(body: Body) -> tuple[UUID, int]:
-    return body.task.id, body.task.claims
-
-
-def _is_locked(body: Body, locked: set[UUID]) -> bool:
-    return body.task.id in locked and not _is_written(body)
+def _once_each(bodies: Sequence[Body]) -> Iterable[Body]:
+    """Leave out what stands in for a body that has ended all the same: then its own outcome counts."""
+    if not any(body.is_stand_in for body in bodies):
+        return bodies
+    in_turn = sorted(bodies, key=lambda body: body.is_stand_in)
+    return {(body.task.id, body.task.claims): body for body in reversed(in_turn)}.values()
 
 
 def _is_written(body: Body) -> bool:

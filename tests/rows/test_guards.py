@@ -18,7 +18,7 @@ from cq.exceptions import DuplicateSubmitError, Fenced
 from cq.executor import Executed
 from cq.ids import uuid7
 from cq.models import Event, Process, Task, Worker
-from cq.outcome import Outcome, suspended
+from cq.outcome import Outcome, given_back, suspended
 from cq.states import Status
 from cq.suspension import Wait
 from cq.transactions import Block
@@ -376,12 +376,23 @@ def test_an_outcome_that_is_written_twice_because_nobody_heard_of_the_commit_is_
     assert task.subtasks.count() == 1
 
 
-@pytest.mark.parametrize("finish", [sql.FINISH, sql.FINISH_LONE], ids=["one of many", "a lone one"])
+def returned_nothing(task: Task) -> Outcome:
+    return succeeded(held(task))
+
+
+def gave_back(task: Task) -> Outcome:
+    return given_back(held(task))
+
+
+@pytest.mark.parametrize(
+    ("finish", "others"),
+    [(sql.FINISH, [gave_back]), (sql.FINISH_LONE, []), (sql.FINISH_LONES, [returned_nothing])],
+    ids=["one of many", "a lone one", "one of many lone ones"],
+)
 def test_a_chain_that_was_settled_just_before_the_swap_is_seen_by_the_end(
-    finish: str, monkeypatch: pytest.MonkeyPatch
+    finish: str, others: list[Callable[[Task], Outcome]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = row(Status.RUNNING)
-    others = [row(Status.RUNNING)] if finish == sql.FINISH else []
     send = wire.RoundTrip.send
     with elsewhere() as web:
 
@@ -393,7 +404,7 @@ def test_a_chain_that_was_settled_just_before_the_swap_is_seen_by_the_end(
             return send(trip, statement, *parameters)
 
         monkeypatch.setattr(wire.RoundTrip, "send", pausing)
-        engine.finish([succeeded(held(task)) for task in (first, *others)])
+        engine.finish([succeeded(held(first)), *(end(row(Status.RUNNING)) for end in others)])
     settle.settle_all()
 
     assert status(first.next.get()) == Status.QUEUED

@@ -108,6 +108,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "ENTER_WORKER": (uuid4(), "host", 1, "", "null", "[]", 4, 4, 30),
         "FINISH": (*columns, None, None, None, None, f"[{','.join(['1'] * 100)}]"),
         "FINISH_LONE": ("1", some[0], 1),
+        "FINISH_LONES": (some, [1] * 100, f"[{','.join(['null'] * 100)}]"),
         "FOLLOW": (some, some),
         "ASK_NEXT": (some, some),
         "SUSPEND": (some, [1] * 100, ["event"] * 100, ["go"] * 100, [None] * 100, [None] * 100),

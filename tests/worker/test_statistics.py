@@ -71,8 +71,8 @@ def test_they_say_how_long_bodies_ran_and_how_long_they_had_been_due(rounds):
 )
 def test_a_worker_says_them_every_few_seconds(rounds, monkeypatch, call, args):
     monkeypatch.setattr("cq.worker.statistics._EVERY", 0.2)
-    rounds("default")
     call.delay(*args)
+    rounds("default")
 
     until(Statistic.objects.exists, 5)
 
