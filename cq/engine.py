@@ -47,9 +47,8 @@ class Inserted(NamedTuple):
 def enqueue(new: NewTask) -> Inserted:
     """Insert a task in the caller's transaction; workers hear of it when that commits."""
     if new.is_plain:
-        statement, extras = (sql.ENQUEUE_ONE, _extras(new)) if _has_extras(new) else (sql.ENQUEUE_PLAIN, ())
-        own = (new.id, new.args, new.kwargs, *_place(new), new.result_ttl, *extras)
-        ((now,),) = database.execute(statement, *own)
+        own = (new.id, new.args, new.kwargs, *_place(new), new.result_ttl, *_extras(new))
+        ((now,),) = database.execute(sql.ENQUEUE_ONE, *own)
         inserted = Inserted(new.id, Status.QUEUED, now, now)
     else:
         (row,) = database.execute(sql.ENQUEUE, *_alike(new, [(new.id, new.args, None)], new.kwargs))

@@ -89,15 +89,7 @@ SELECT status, run_after, created_at FROM inserted LIMIT 1
 """
 
 # Insert one that is due at once: the same in a third less time …
-ENQUEUE_ONE = """
-INSERT INTO cq_task (id, args, kwargs, name, queue, priority, result_ttl, options, created_by, subject, status)
-VALUES (%s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s, %s, %s::jsonb, %s, %s, 'QUEUED') RETURNING created_at
-"""
-# … and with nothing but a place in the queue: each column and each value that comes back is parsed and planned at every call.
-ENQUEUE_PLAIN = """
-INSERT INTO cq_task (id, args, kwargs, name, queue, priority, result_ttl, status)
-VALUES (%s, %s, %s, %s, %s, %s, %s, 'QUEUED') RETURNING created_at
-"""
+ENQUEUE_ONE = "SELECT cq_enqueue(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 # Insert tasks that refer to no other, each unless an unfinished one has its unique key. They are given in the order of the keys, so
 # that lists of the same keys do not wait for each other crosswise.

@@ -892,6 +892,23 @@ class Migration(migrations.Migration):
             DROP FUNCTION cq_call_errorbacks(uuid)
             """,
         ),
+        # The insert that most calls of `delay()` are: as a function, for its plan is kept on the server, whoever's session it is.
+        migrations.RunSQL(
+            """
+            CREATE FUNCTION cq_enqueue(id uuid, args jsonb, kwargs jsonb, name text, queue text, priority int, result_ttl int,
+                                       options jsonb, created_by text, subject text)
+                RETURNS timestamptz LANGUAGE plpgsql AS $$
+            #variable_conflict use_column
+            DECLARE
+                now timestamptz;
+            BEGIN
+                INSERT INTO cq_task (id, args, kwargs, name, queue, priority, result_ttl, options, created_by, subject, status)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'QUEUED') RETURNING created_at INTO now;
+                RETURN now;
+            END $$
+            """,
+            "DROP FUNCTION cq_enqueue(uuid, jsonb, jsonb, text, text, int, int, jsonb, text, text)",
+        ),
         # Past attempts, and the last one, which lives on its task.
         migrations.RunSQL(
             """

@@ -206,7 +206,7 @@ def test_a_project_that_lets_psycopg_prepare_statements_has_them_for_its_calls(m
         **chosen.settings_dict,
         "OPTIONS": {**chosen.settings_dict["OPTIONS"], "prepare_threshold": 2, "server_side_binding": True},
     }
-    inserts = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%INSERT INTO cq_task%%'"
+    inserts = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT cq_enqueue(%%'"
     with closing(chosen):
         chosen.ensure_connection()
         monkeypatch.setattr(database, "connection", lambda: chosen)
