@@ -209,6 +209,27 @@ def until_loose(cqt, path):
         time.sleep(0.02)
 
 
+@task("fault.until_atomic")
+def until_atomic(cqt, path):
+    note(cqt)
+    begin(cqt)
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
+@task("fault.grove")
+def grove(cqt, path, short=0, levels=2):
+    """Make what can be stopped, level below level: bodies that run, short ones, what is due later, and what comes behind them."""
+    note(cqt)
+    for _ in range(short):
+        cqt.subtask(leaf, (0.01,)).chain(leaf)
+    cqt.subtask(grove, (path, short, levels - 1)) if levels > 1 else cqt.subtask(until_loose, (path,), priority=10)
+    running = cqt.subtask(until_atomic, (path,), priority=10)
+    running.chain(dry)
+    running.chain(leaf, force_chain=True).chain(dry, force_chain=True)
+    cqt.subtask(dry, run_after=3600)
+
+
 @task("fault.ends_when_told", atomic=False)
 def ends_when_told(cqt, path):
     """Wait for a file of this attempt's own."""
