@@ -46,6 +46,11 @@ def dry(cqt, n=0):
     return n
 
 
+@task("fault.counts_on")
+def counts_on(cqt, n):
+    return n + 1
+
+
 class Unspeakable:
     """Raises whatever it is asked for."""
 
