@@ -558,6 +558,27 @@ def leaves_changed(cqt, how):
     LEAVINGS[how]()
 
 
+DEAFENINGS: dict[str, Callable[[], object]] = {
+    "ignores": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "default": lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    "no wake-ups": lambda: signal.set_wakeup_fd(-1),
+}
+
+
+@task("fault.deafens")
+def deafens(cqt, how):
+    """Change what a signal does, in a thread, where most of that is refused, and it shows what is not."""
+    note(cqt)
+    DEAFENINGS[how]()
+
+
+@task("fault.deafens_loop")
+async def deafens_loop(cqt, how):
+    """Do the same in the main thread, where nothing is refused."""
+    await Effect.objects.acreate(task_id=cqt.id, attempt=cqt.attempt, name=cqt.name)
+    DEAFENINGS[how]()
+
+
 @task("fault.storm")
 def storm(cqt, width, leaves):
     """Make a tree of two levels, whose leaves take a moment."""
