@@ -58,6 +58,9 @@ _WAS_NEW_ATTEMPT = "(t.suspended_claim IS DISTINCT FROM t.claims - 1)::int"
 _IN_ATTEMPT = "t.suspended_claim = t.claims"
 _SUSPENDED_STILL = "CASE WHEN t.suspended_claim = t.claims - 1 THEN t.claims ELSE t.suspended_claim END"
 _SKIPPED = "Its predecessor did not succeed."
+# Of tasks that are found by their predecessors or ids. It says what `status` would, but to no index: where little is known of a table
+# that has just grown, the planner takes the partial one of what is not ready for short, and walks all of a long chain for each link.
+_IS_PENDING = f"status || '' IN ({states.RELEASE.guard})"
 # When a successor is due, and what becomes of it.
 _RELEASED_DUE = f"GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0'))"
 _RELEASE = f"""
@@ -454,11 +457,11 @@ FOLLOW = f"""
 WITH after AS MATERIALIZED (
     SELECT n.id, n.previous_id, before.status = 'SUCCESS' OR n.force_chain AS runs, {_RELEASED_DUE} AS due
       FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
-     WHERE n.previous_id = ANY(%s::uuid[]) AND n.status = 'PENDING' AND before.status IN ({_ENDED_BY_ITSELF})
+     WHERE n.previous_id = ANY(%s::uuid[]) AND n.{_IS_PENDING} AND before.status IN ({_ENDED_BY_ITSELF})
        AND NOT (before.status <> 'SUCCESS' AND {_HELD})
      LIMIT 1000),
 free AS MATERIALIZED (
-    SELECT id FROM cq_task WHERE id = ANY(ARRAY(SELECT id FROM after)) AND status IN ({states.RELEASE.guard})
+    SELECT id FROM cq_task WHERE id = ANY(ARRAY(SELECT id FROM after)) AND {_IS_PENDING}
        FOR NO KEY UPDATE SKIP LOCKED),
 moved AS (
     UPDATE cq_task t SET {_RELEASE} FROM after JOIN free USING (id) WHERE t.id = after.id
@@ -474,9 +477,9 @@ SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM as
 """
 
 # Leave the successors of such a one, which has seldom any, to be settled. In a statement of its own, for the reason given above.
-ASK_NEXT = """
+ASK_NEXT = f"""
 INSERT INTO cq_settlerequest (task_id)
-SELECT previous_id FROM cq_task WHERE previous_id = ANY(%s::uuid[]) AND status = 'PENDING'
+SELECT previous_id FROM cq_task WHERE previous_id = ANY(%s::uuid[]) AND {_IS_PENDING}
 UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
 RETURNING task_id, NULL, NULL
 """
@@ -498,11 +501,11 @@ SELECT t.id FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
 """
 
 # Ask for whatever may follow from the ends of these tasks to be settled: parents, revokes, successors.
-ASK = """
+ASK = f"""
 INSERT INTO cq_settlerequest (task_id)
 SELECT parent_id FROM cq_task WHERE id = ANY(%s::uuid[]) AND parent_id IS NOT NULL
 UNION SELECT id FROM cq_task WHERE id = ANY(%s::uuid[]) AND status = 'REVOKED'
-UNION SELECT previous_id FROM cq_task WHERE previous_id = ANY(%s::uuid[]) AND status = 'PENDING'
+UNION SELECT previous_id FROM cq_task WHERE previous_id = ANY(%s::uuid[]) AND {_IS_PENDING}
 RETURNING task_id
 """
 
@@ -651,7 +654,7 @@ revoked AS (
      WHERE (above.id = t.parent_id OR above.id = t.previous_id AND t.created_at < above.finished_at)
        AND t.id = ANY(ARRAY(SELECT id FROM below)
          || ARRAY(
-            SELECT id FROM cq_task WHERE previous_id = ANY(ARRAY(SELECT id FROM above)) AND status = 'PENDING'
+            SELECT id FROM cq_task WHERE previous_id = ANY(ARRAY(SELECT id FROM above)) AND {_IS_PENDING}
              LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED))
     RETURNING t.id, t.parent_id),
 asked AS (
@@ -666,15 +669,15 @@ SETTLE_RELEASE = f"""
 WITH RECURSIVE walk AS (
     SELECT n.id, before.status = 'SUCCESS' OR n.force_chain AND before.status <> 'REVOKED' AS runs
       FROM cq_task n JOIN cq_task before ON before.id = n.previous_id
-     WHERE n.previous_id = ANY(%s::uuid[]) AND n.status IN ({states.RELEASE.guard}) AND before.status IN ({_TERMINAL})
+     WHERE n.previous_id = ANY(%s::uuid[]) AND n.{_IS_PENDING} AND before.status IN ({_TERMINAL})
        AND (before.status <> 'REVOKED' OR n.created_at >= before.finished_at) AND NOT (before.status <> 'SUCCESS' AND {_HELD})
     UNION ALL
     SELECT n.id, n.force_chain FROM walk JOIN cq_task n ON n.previous_id = walk.id
-     WHERE NOT walk.runs AND n.status IN ({states.RELEASE.guard}) AND NOT {_HELD}),
+     WHERE NOT walk.runs AND n.{_IS_PENDING} AND NOT {_HELD}),
 near AS MATERIALIZED (SELECT * FROM walk LIMIT 1000),
 free AS MATERIALIZED (
     SELECT n.id, n.previous_id, near.runs, {_RELEASED_DUE} AS due FROM near JOIN cq_task n USING (id)
-     WHERE n.status IN ({states.RELEASE.guard}) FOR NO KEY UPDATE OF n SKIP LOCKED),
+     WHERE n.{_IS_PENDING} FOR NO KEY UPDATE OF n SKIP LOCKED),
 sure AS (
     SELECT * FROM free WHERE previous_id = ANY(%s::uuid[])
     UNION ALL
@@ -685,7 +688,7 @@ moved AS (
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
     SELECT s.id FROM sure s WHERE NOT s.runs AND EXISTS (
-        SELECT 1 FROM cq_task n WHERE n.previous_id = s.id AND n.status = 'PENDING' AND NOT n.id IN (SELECT id FROM sure))
+        SELECT 1 FROM cq_task n WHERE n.previous_id = s.id AND n.{_IS_PENDING} AND NOT n.id IN (SELECT id FROM sure))
     UNION SELECT id FROM moved WHERE status = 'WAITING'
     UNION SELECT m.id FROM moved m
      WHERE m.status = 'SKIPPED'
@@ -706,7 +709,7 @@ RETURNING t.queue
 SETTLE_AGAIN = f"""
 INSERT INTO cq_settlerequest (task_id)
 SELECT t.id FROM cq_task t WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_TERMINAL})
-   AND (EXISTS (SELECT 1 FROM cq_task n WHERE n.previous_id = t.id AND n.status = 'PENDING'
+   AND (EXISTS (SELECT 1 FROM cq_task n WHERE n.previous_id = t.id AND n.{_IS_PENDING}
                    AND NOT (t.status NOT IN ('SUCCESS', 'REVOKED') AND {_HELD}))
      OR EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = t.id AND c.status IN ({_UNFINISHED})))
 """

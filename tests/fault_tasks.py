@@ -46,6 +46,11 @@ def dry(cqt, n=0):
     return n
 
 
+@task("fault.counts_on")
+def counts_on(cqt, n):
+    return n + 1
+
+
 class Unspeakable:
     """Raises whatever it is asked for."""
 
@@ -207,6 +212,27 @@ def until_loose(cqt, path):
     begin(cqt)
     while not Path(path).exists():
         time.sleep(0.02)
+
+
+@task("fault.until_atomic")
+def until_atomic(cqt, path):
+    note(cqt)
+    begin(cqt)
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
+@task("fault.grove")
+def grove(cqt, path, short=0, levels=2):
+    """Make what can be stopped, level below level: bodies that run, short ones, what is due later, and what comes behind them."""
+    note(cqt)
+    for _ in range(short):
+        cqt.subtask(leaf, (0.01,)).chain(leaf)
+    cqt.subtask(grove, (path, short, levels - 1)) if levels > 1 else cqt.subtask(until_loose, (path,), priority=10)
+    running = cqt.subtask(until_atomic, (path,), priority=10)
+    running.chain(dry)
+    running.chain(leaf, force_chain=True).chain(dry, force_chain=True)
+    cqt.subtask(dry, run_after=3600)
 
 
 @task("fault.ends_when_told", atomic=False)
@@ -530,6 +556,27 @@ def leaves_changed(cqt, how):
     """Change what the process shares, and go."""
     note(cqt)
     LEAVINGS[how]()
+
+
+DEAFENINGS: dict[str, Callable[[], object]] = {
+    "ignores": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "default": lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    "no wake-ups": lambda: signal.set_wakeup_fd(-1),
+}
+
+
+@task("fault.deafens")
+def deafens(cqt, how):
+    """Change what a signal does, in a thread, where most of that is refused, and it shows what is not."""
+    note(cqt)
+    DEAFENINGS[how]()
+
+
+@task("fault.deafens_loop")
+async def deafens_loop(cqt, how):
+    """Do the same in the main thread, where nothing is refused."""
+    await Effect.objects.acreate(task_id=cqt.id, attempt=cqt.attempt, name=cqt.name)
+    DEAFENINGS[how]()
 
 
 @task("fault.storm")

@@ -362,6 +362,7 @@ def _check_effects() -> None:
         effects.setdefault(task_id, []).append(attempt)
     without = {
         "fault.dry",
+        "fault.counts_on",
         "fault.wide",
         "fault.ends_when_told",
         "fault.runs_alone",

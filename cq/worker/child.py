@@ -92,6 +92,7 @@ class Child:
                 logger.error("the engine thread died; this process ends and is replaced")
                 os._exit(1)
             self.place.marks.answered.note(time.monotonic())
+            self._hear(rounds)
             await asyncio.sleep(_ANSWER_EVERY)
         status = 1 if rounds.has_undecided else 0
         if not status:
@@ -107,7 +108,13 @@ class Child:
             return
         with contextlib.suppress(BlockingIOError):
             os.read(self.place.wake_pipe, 4096)
+        self._hear(rounds)
         rounds.wake()
+
+    def _hear(self, rounds: Rounds) -> None:
+        """Stop if the supervisor says so; a signal may also come from somebody else."""
+        if self.place.marks.stopping.at:
+            rounds.stop(self.options.grace)
 
     def _die(self) -> None:
         """The supervisor is gone: nobody renews the lease, so nothing may go on."""

@@ -218,14 +218,14 @@ class Keeper:
 
     def _wake_all(self) -> None:
         for pipe in self.wake_pipes:
-            _poke(pipe)
+            poke(pipe)
 
     def _wake_one(self) -> None:
         self.turn = (self.turn + 1) % self.options.processes
-        _poke(self.wake_pipes[self.turn])
+        poke(self.wake_pipes[self.turn])
 
 
-def _poke(pipe: int) -> None:
+def poke(pipe: int) -> None:
     """Write one byte; a full pipe says the same."""
     with contextlib.suppress(BlockingIOError):
         os.write(pipe, b"w")

@@ -1,7 +1,7 @@
-"""Memory that a child shares with the supervisor: which bodies have started and are not yet written, until when each may run, and
-that the child answers.
+"""Memory that a child shares with the supervisor: which bodies have started and are not yet written, until when each may run, that
+the child answers, and that it is to stop.
 
-Written by the child without any call to the kernel, readable after its death however it died.
+Written without any call to the kernel, by the child but for the last, readable after its death however it died.
 """
 
 import mmap
@@ -24,6 +24,8 @@ class Marks:
         self.answered = Moment()
         # It claims nothing more and will end by itself.
         self.retired = Moment()
+        # It is told to stop. Not by a signal: what those do, a body may have changed.
+        self.stopping = Moment()
 
     def start(self, task_id: UUID, deadline: float | None = None) -> int | None:
         """Mark a body as started, with the time until when it may run; return the mark."""
@@ -66,6 +68,7 @@ class Marks:
         """Forget all marks, for the next process, or at an end in order."""
         self.memory[:] = bytes(len(self.memory))
         self.answered.note(0.0)
+        self.stopping.note(0.0)
         if not retired:
             self.retired.note(0.0)
         self.free = list(range(len(self.memory) // _ENTRY))

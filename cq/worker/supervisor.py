@@ -24,7 +24,7 @@ from django.db import connections
 
 from cq.conf import conf
 from cq.worker.child import Child, Place, die_with, name_connections
-from cq.worker.keeper import Keeper
+from cq.worker.keeper import Keeper, poke
 from cq.worker.marks import Marks, Moment
 from cq.worker.messages import Messages
 from cq.worker.options import WorkerOptions
@@ -351,8 +351,9 @@ class Supervisor:
             logger.info("stopping; running tasks have %s s", self.options.grace)
         if self.stop_by is None:
             return
-        for post in self._children:  # again and again: a child that was just being forked may have missed it
-            _kill(post.pid, signal.SIGTERM)
+        for post in self._children:
+            post.marks.stopping.note(time.monotonic())
+            poke(post.write_end)
         if self.stop_signals > 1 or time.monotonic() > self.stop_by:
             for post in self._children:
                 post.is_given_up = True  # it was told to; its tasks are not to blame
@@ -408,11 +409,11 @@ def _wait_for(pid: int | None) -> int:
         return 0
 
 
-def _kill(pid: int | None, number: int = signal.SIGKILL) -> None:
-    """Send a signal to a child of ours that is not yet reaped, so that its id cannot be another's."""
+def _kill(pid: int | None) -> None:
+    """Kill a child of ours that is not yet reaped, so that its id cannot be another's."""
     if pid is not None:
         with suppress(ProcessLookupError):
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGKILL)
 
 
 def _is_writable(pipe: int) -> bool:

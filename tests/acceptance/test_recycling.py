@@ -52,6 +52,22 @@ def test_a_long_task_does_not_keep_another_process_from_beginning(run_worker, tm
     check_invariants()
 
 
+def test_another_process_begins_as_soon_as_one_has_begun_its_last_task(run_worker, tmp_path):
+    worker = run_worker("--max-tasks", "1", "--threads", "2", cq={"LEASE": 60, "POLL_INTERVAL": 1}).ready()
+    last = fault_tasks.once_until.delay(str(tmp_path / "end"))
+    run_worker.await_body(last)
+
+    other = fault_tasks.process_id.delay()
+    until(lambda: Task.objects.get(pk=other.pk).is_done, what=run_worker.log)
+    last.refresh_from_db()
+    assert last.status == "RUNNING"
+    (tmp_path / "end").touch()
+    all_done(but=run_worker.log)
+
+    worker.stop_in_order()
+    check_invariants()
+
+
 def test_a_process_that_has_grown_is_replaced(run_worker):
     worker = run_worker("--max-rss", "200", "--threads", "1", cq={"LEASE": 60})
     first = fault_tasks.grows.delay(200)

@@ -202,6 +202,32 @@ def test_a_child_that_does_not_answer_is_killed_after_the_grace(run_worker):
     check_invariants(finished=False)
 
 
+@pytest.mark.parametrize("how", fault_tasks.DEAFENINGS)
+def test_a_process_whose_bodies_have_changed_its_signals_stops_in_its_stages(run_worker, tmp_path, how):
+    worker = run_worker("--grace", "1", "--threads", "3", cq={"LEASE": 30}).ready()
+    (child,) = worker.children()
+    fault_tasks.deafens.delay(how)
+    fault_tasks.deafens_loop.delay(how)
+    all_done(but=run_worker.log)
+    ends, lasts = fault_tasks.once_until.delay(str(tmp_path / "end")), fault_tasks.sleeps.delay(1000)
+    run_worker.await_body(ends, lasts)
+    assert worker.children() == [child]
+
+    worker.send(signal.SIGTERM)
+    until(lambda: "stopping" in worker.log)
+    (tmp_path / "end").touch()
+    until(lambda: Task.objects.get(pk=ends.pk).is_done, what=run_worker.log)
+    later = fault_tasks.leaf.delay()
+    took = worker.stop(signal.SIGCONT)
+
+    assert worker.popen.returncode == 0
+    assert took < 1 + 2
+    assert (outcomes(ends), outcomes(lasts), outcomes(later)) == (["success"], ["interrupted"], [])
+    assert Task.objects.aggregate(n=Sum("crashes"))["n"] == 0
+    assert not worker.left_behind()
+    check_invariants(finished=False)
+
+
 def test_the_register_is_empty_after_an_orderly_end(run_worker):
     worker = run_worker("--processes", "3").ready(3)
     assert (Worker.objects.count(), Process.objects.count()) == (1, 3)

@@ -435,6 +435,15 @@ def test_a_body_whose_connection_is_cut_is_run_again():
     assert [a.outcome for a in done.attempts.all()] == ["interrupted", "success"]
 
 
+@pytest.mark.parametrize(
+    ("func", "args"), [(loses_its_connection, ()), (conflicts, ("40001", 1)), (conflicts, ("57P01", 1))]
+)
+def test_what_may_start_only_once_is_not_run_again_for_the_databases_sake(func, args):
+    failed = ended(func.using(on_lost="fail").delay(*args))
+
+    assert (failed.status, failed.attempt, failed.transients, written()) == ("FAILURE", 1, 0, [])
+
+
 @task
 def reads_content_types(cqt):
     return ContentType.objects.count() >= 0

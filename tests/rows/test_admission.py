@@ -135,6 +135,16 @@ def test_the_best_are_admitted_first() -> None:
     assert not Task.objects.get(pk=late.pk).admitted
 
 
+@pytest.mark.parametrize(
+    "better", [{"priority": 5, "run_after": ago(1)}, {"run_after": ago(90)}], ids=["priority", "age"]
+)
+def test_the_best_is_admitted_however_many_were_made_before_it(better: dict[str, Any]) -> None:
+    waiting(10, key_limit=1, run_after=ago(60))
+    best = keyed(key_limit=1, **better)
+
+    assert admitted() == [best]
+
+
 def test_a_task_whose_old_body_may_still_run_waits_and_lets_others_pass() -> None:
     old, other = waiting(2, key_limit=2)
     Lingering.objects.create(task_id=old.id, process_id=uuid4(), key="k")

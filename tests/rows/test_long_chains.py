@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from django.db import connection
 
-from cq import engine, settle
+from cq import engine, settle, sql
 from cq.models import SettleRequest, Task
 from cq.states import Status
 from tests import tasks
@@ -26,8 +26,8 @@ def chain(head: Task, number: int) -> list[Task]:
     return links
 
 
-def long_chain(head: Task, number: int) -> None:
-    """Do the same for thousands, in one statement."""
+def long_chain(head: Task, number: int, *, is_known: bool = True) -> None:
+    """Do the same for thousands, in one statement; PostgreSQL may know of them, as it does a minute later."""
     ids = "md5(%s || n::text)::uuid"
     with connection.cursor() as cursor:
         cursor.execute(
@@ -36,7 +36,8 @@ def long_chain(head: Task, number: int) -> None:
             "CASE WHEN n = 1 THEN %s ELSE md5(%s || (n - 1)::text)::uuid END, %s FROM generate_series(1, %s) AS n",
             [str(head.pk), head.pk, str(head.pk), head.pk, number],
         )
-        cursor.execute("ANALYZE cq_task")
+        if is_known:
+            cursor.execute("ANALYZE cq_task")
 
 
 def test_a_skip_goes_along_a_chain_at_once() -> None:
@@ -166,6 +167,22 @@ def test_one_statement_goes_so_far_and_no_farther() -> None:
     first, second = settle.settle([head.pk]), settle.settle_all()
 
     assert (len(first.ended), len(second.ended)) == (1000, 1)
+
+
+@pytest.mark.parametrize(
+    ("statement", "lists"),
+    [("FOLLOW", 2), ("ASK_NEXT", 2), ("ASK", 3), ("SETTLE_RELEASE", 2), ("SETTLE_REVOKE", 1), ("SETTLE_AGAIN", 1)],
+)
+def test_what_follows_a_link_is_found_without_a_walk_along_the_chain(statement: str, lists: int) -> None:
+    """It is most tempting while PostgreSQL knows nothing of what is new in the table."""
+    head = row(Status.SUCCESS)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE cq_task")
+        long_chain(head, 5000, is_known=False)
+
+        cursor.execute(f"EXPLAIN {getattr(sql, statement)}", [[head.pk]] * lists)
+
+        assert "cq_task_blocked" not in "".join(line for (line,) in cursor.fetchall())
 
 
 @committed

@@ -2,11 +2,13 @@
 
 import time
 from functools import partial
+from math import inf
 
 import pytest
 
 from cq import executor
 from cq.models import Lingering, Task
+from cq.testing import failpoint
 from cq.worker.bodies import Body
 from cq.worker.options import LONGEST_WAIT
 from tests import fault_tasks
@@ -62,6 +64,16 @@ def test_what_runs_on_after_the_grace_keeps_its_place_until_it_is_gone(rounds):
     until(lambda: Task.objects.get(pk=task.pk).status == "QUEUED", 5)
 
     assert Lingering.objects.filter(task_id=task.pk, process_id=thread.process_id, key="k").exists()
+
+
+@pytest.mark.parametrize("function", [fault_tasks.dry, fault_tasks.leaf, fault_tasks.coroutine], ids=lambda f: f.name)
+def test_a_body_that_has_left_its_function_is_not_overdue_however_long_its_end_takes(rounds, function):
+    with failpoint("body.returned=sleep:300ms"):
+        task = function.using(timeout=60).delay()
+        marks = rounds("default").bodies.marks
+
+        until(lambda: marks.started() == [task.pk] and not marks.overdue(inf), 5)
+        until(lambda: Task.objects.get(pk=task.pk).is_done, 5)
 
 
 def test_coroutines_leave_no_connections_open(rounds):

@@ -59,6 +59,17 @@ def test_a_keyed_task_is_started_at_the_wake_up_that_tells_of_it(rounds):
     assert (made.started_at - made.created_at).total_seconds() < 1
 
 
+def test_a_key_that_is_asked_for_is_settled_with_the_claim_and_not_by_a_later_look(rounds, monkeypatch):
+    monkeypatch.setattr("cq.worker.rounds._LOOK_LATER", 60.0)
+    thread = rounds("default")
+    until(lambda: thread.claims.vain)
+    made = tasks.adds.delay_args((1,), key="k")
+
+    thread.wake()
+
+    until(lambda: are_done(made), 5)
+
+
 def test_successors_and_subtasks_with_a_key_are_started_without_a_poll(rounds):
     first = tasks.adds.delay(1)
     behind = first.chain(tasks.adds, (1,), key="k").chain(tasks.adds, (1,), key="k", limit=1)

@@ -77,6 +77,24 @@ def test_bodies_that_have_written_their_end_wake_the_engine_thread_only_to_claim
     assert Statistic.objects.aggregate(n=Sum("count"))["n"] == len(made)
 
 
+def test_a_process_that_has_retired_claims_nothing_more_and_ends_with_what_it_runs(rounds, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
+    running = fault_tasks.until_loose.delay(str(tmp_path / "end"))
+    worker = rounds("default", threads=2)
+    until(lambda: (tmp_path / f"{running.pk}-1").exists(), 5)
+
+    worker.retire()
+    later = fault_tasks.dry.delay()
+    worker.wake()
+    (tmp_path / "end").touch()
+
+    assert worker.is_done.wait(5)
+    assert are_done(running)
+    assert not worker.has_room
+    later.refresh_from_db()
+    assert (later.status, later.claims) == ("QUEUED", 0)
+
+
 def test_a_process_for_suspects_ends_as_soon_as_they_have(rounds):
     suspect = tasks.writes_group.delay("once")
     Task.objects.filter(pk=suspect.pk).update(crashes=1)
