@@ -56,6 +56,9 @@ _QUEUED_OR_SCHEDULED = f"CASE WHEN due > {NOW} THEN 'SCHEDULED' ELSE 'QUEUED' EN
 _IS_NEW_ATTEMPT = "(t.suspended_claim IS DISTINCT FROM t.claims)::int"
 _WAS_NEW_ATTEMPT = "(t.suspended_claim IS DISTINCT FROM t.claims - 1)::int"
 _IN_ATTEMPT = "t.suspended_claim = t.claims"
+# A revoke ends the attempt of what runs, or was suspended.
+_END_ATTEMPT = f"""outcome = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN 'revoked' ELSE t.outcome END,
+           ended_at = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END"""
 _SUSPENDED_STILL = "CASE WHEN t.suspended_claim = t.claims - 1 THEN t.claims ELSE t.suspended_claim END"
 _SKIPPED = "Its predecessor did not succeed."
 # When a successor is due, and what becomes of it.
@@ -560,8 +563,7 @@ lingers AS (
 revoked AS (
     UPDATE cq_task t
        SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, reason = 'Another subtask of its parent failed.',
-           outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
-           ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END
+           {_END_ATTEMPT}
      WHERE t.id = ANY(ARRAY(SELECT id FROM below))
     RETURNING t.id),
 asked AS (
@@ -639,8 +641,7 @@ lingers AS (
 revoked AS (
     UPDATE cq_task t
        SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, terminate = above.terminate,
-           outcome = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN 'revoked' ELSE t.outcome END,
-           ended_at = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END,
+           {_END_ATTEMPT},
            reason = CASE WHEN above.id = t.parent_id THEN 'Its parent was revoked.' ELSE 'Its predecessor was revoked.' END
       FROM above
      WHERE (above.id = t.parent_id OR above.id = t.previous_id AND t.created_at < above.finished_at)
@@ -940,8 +941,7 @@ lingers AS (
 UPDATE cq_task t
    SET status = '{states.REVOKE.target}', finished_at = {NOW}, process_id = NULL, reason = %s, terminate = %s,
        prune_after = {NOW} + make_interval(secs => t.result_ttl),
-       outcome = CASE WHEN mine.was = 'RUNNING' OR {_IN_ATTEMPT} THEN 'revoked' ELSE t.outcome END,
-       ended_at = CASE WHEN mine.was = 'RUNNING' OR {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END
+       {_END_ATTEMPT}
   FROM mine WHERE t.id = mine.id
 RETURNING t.id, mine.holder
 """
