@@ -1425,9 +1425,22 @@ SELECT starts + admitted, look_at FROM ({_BEGUN.format(keys="SELECT %s::text AS 
 
 # What are the next calls whose bodies have yet to run? Page by page in the order of ids: no cursor stays open.
 STORED_CALLS = f"""
-SELECT id, name, queue, args::text, kwargs::text, pass_result, status = 'PENDING' AND previous_id IS NULL FROM cq_task
+SELECT id, name, queue, args::text, kwargs::text, pass_result::int, status = 'PENDING' AND previous_id IS NULL FROM cq_task
  WHERE id > %s AND name <> '{GROUP}'
    AND status IN ({sql_list(states.UNFINISHED - {states.Status.RUNNING, states.Status.WAITING})}) ORDER BY id LIMIT %s
+"""
+# Which calls are stored for when an unfinished task fails?
+STORED_ERRORBACKS = f"""
+SELECT e.id, t.id, e.spec ->> 'name', e.spec ->> 'queue', e.spec ->> 'args', e.spec ->> 'kwargs'
+  FROM cq_errorback e JOIN cq_task t ON t.id = e.task_id
+ WHERE e.id > %s AND NOT e.called AND t.status IN ({_UNFINISHED}) ORDER BY e.id LIMIT %s
+"""
+# Which subtasks may have to be undone: those that can still succeed, and those that have, below a parent that can still fail?
+STORED_COMPENSATIONS = f"""
+SELECT t.id, t.compensate ->> 'name', t.compensate ->> 'queue' FROM cq_task t JOIN cq_task p ON p.id = t.parent_id
+ WHERE t.id > %s AND t.compensate IS NOT NULL
+   AND (t.status IN ({_UNFINISHED}) OR t.status = 'SUCCESS' AND p.status <> 'SUCCESS' AND NOT p.compensated)
+ ORDER BY t.id LIMIT %s
 """
 
 # Lock repeating tasks that have something to decide, as far as nobody else does so.
