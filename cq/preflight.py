@@ -26,14 +26,15 @@ _OTHER = "Other problems, too many to be told apart."
 
 
 class StoredCall(NamedTuple):
-    """One call whose body has yet to run. In the order of `sql.STORED_CALLS`."""
+    """One call whose body has yet to run. In the order of `sql.STORED_CALLS` and others; the id is of the task that it stands in."""
 
     id: UUID
     name: str
     queue: str
     args: str
     kwargs: str
-    pass_result: bool
+    # So many arguments come before its own.
+    passed: int
     is_held: bool
 
 
@@ -57,23 +58,31 @@ class Preflight:
 
 
 def preflight() -> Preflight:
-    """Bind every stored call of an unfinished task whose body has yet to run, and of a repeating task, to the code of today."""
+    """Bind what is stored to the code of today: every call of an unfinished task whose body has yet to run, and of a repeating task,
+    and what would be called after failures: errorbacks and compensations.
+    """
     found = Preflight()
     kinds: dict[tuple[str, str], Problem] = {}
-    for call in stored_calls():
-        found.calls += 1
-        problems = [*problems_of(call)]
-        found.failed += bool(problems)
-        for what in problems:
-            _note(kinds, call, what)
+    for role, calls in (
+        ("", stored_calls()),
+        ("As an errorback: ", errorbacks()),
+        ("As a compensation: ", compensations()),
+    ):
+        for call in calls:
+            for what in _look(found, call):
+                _note(kinds, call, role + what)
     for schedule, call in repeated_calls():
-        found.calls += 1
-        problems = [*problems_of(call)]
-        found.failed += bool(problems)
-        for what in problems:
+        for what in _look(found, call):
             kinds[call.name, f"{schedule} {what}"] = Problem(call.name, f"Repeating task {schedule!r}: {what}", 1)
     found.problems = sorted(kinds.values(), key=lambda problem: (-problem.count, problem.name, problem.what))
     return found
+
+
+def _look(found: Preflight, call: StoredCall) -> list[str]:
+    problems = [*problems_of(call)]
+    found.calls += 1
+    found.failed += bool(problems)
+    return problems
 
 
 def stored_calls() -> Iterator[StoredCall]:
@@ -84,12 +93,30 @@ def stored_calls() -> Iterator[StoredCall]:
         after = page[-1].id
 
 
+def errorbacks() -> Iterator[StoredCall]:
+    """Give what is to be called when unfinished tasks fail, with the id of that task and the text of its error in front."""
+    after = 0
+    while page := database.execute(sql.STORED_ERRORBACKS, after, _PAGE):
+        for _, task_id, name, queue, args, kwargs in page:
+            yield StoredCall(task_id, name, queue, args, kwargs, passed=2, is_held=False)
+        after = page[-1][0]
+
+
+def compensations() -> Iterator[StoredCall]:
+    """Give what may have to undo subtasks, with the id and the result of each."""
+    after = UUID(int=0)
+    while page := database.execute(sql.STORED_COMPENSATIONS, after, _PAGE):
+        for task_id, name, queue in page:
+            yield StoredCall(task_id, name, queue, "[]", "{}", passed=2, is_held=False)
+        after = page[-1][0]
+
+
 def repeated_calls() -> Iterator[tuple[str, StoredCall]]:
     """Give the calls that repeating tasks will make, with the names of these."""
     for schedule, name, queue, args, kwargs in database.execute(sql.REPEATED_CALLS):
         definition = registry.find(name)
         named = queue or (definition and route(name, definition.queue)) or ""
-        yield schedule, StoredCall(UUID(int=0), name, named, args, kwargs, pass_result=False, is_held=False)
+        yield schedule, StoredCall(UUID(int=0), name, named, args, kwargs, passed=0, is_held=False)
 
 
 def _note(kinds: dict[tuple[str, str], Problem], call: StoredCall, what: str) -> None:
@@ -140,7 +167,7 @@ def _gone(value: Any) -> Iterator[str]:
 
 def _misfit(definition: Definition, call: StoredCall, args: Any, kwargs: Any) -> Iterator[str]:
     try:
-        definition.bind((RESULT, *args) if call.pass_result else tuple(args), kwargs)
+        definition.bind((*[RESULT] * call.passed, *args), kwargs)
     except (InvalidArguments, TypeError) as error:
         yield str(error)
 

@@ -9,14 +9,14 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError
 
-from cq import current, engine, unique
+from cq import current, database, engine, unique
 from cq.call import Call
 from cq.compose import Chain, Chord, Composed, Group, Part, Single, check_options, compose
 from cq.conf import conf
 from cq.engine import Inserted
 from cq.exceptions import InvalidArguments
 from cq.models import Task
-from cq.models.task import conflict, refuse_conflicts
+from cq.models.task import conflict, place, refuse_conflicts
 from cq.serial import drain
 
 
@@ -46,13 +46,29 @@ class Signature:
         return Signature(replace(self.part, errorbacks=(*self.part.errorbacks, _errorback(signature))))
 
     def delay(self) -> Task:
-        """Make the tasks, all or none, in the caller's transaction; return the one that carries the result of the whole."""
+        """Make the tasks, all or none, in the caller's transaction; return the one that carries the result of the whole.
+
+        `UniqueConflict` if an unfinished task has the unique key of one of them. One that stands alone is found instead, as by the
+        `delay` of its function: it is that task, `created` is False, and the errorbacks given here are called for it too.
+        """
         composed = compose(self.part)
+        if isinstance(self.part, Single) and composed.carrier.unique_key is not None:
+            return _note(composed, _place(composed))
         return _note(composed, Task.made(composed.carrier, _insert(composed)))
 
     async def adelay(self) -> Task:
         """Do what `delay` does, in a coroutine."""
         return await sync_to_async(self.delay)()
+
+
+def _place(composed: Composed) -> Task:
+    """Insert the only task of this, or find who has its unique key; its errorbacks are kept together with that."""
+    with database.read_committed():
+        (task,) = place([composed.carrier])
+        for new in composed.rows[1:]:
+            new.errorback_of = task.id
+            engine.keep_errorback(new)
+    return task
 
 
 def _insert(composed: Composed) -> Inserted:

@@ -56,6 +56,9 @@ _QUEUED_OR_SCHEDULED = f"CASE WHEN due > {NOW} THEN 'SCHEDULED' ELSE 'QUEUED' EN
 _IS_NEW_ATTEMPT = "(t.suspended_claim IS DISTINCT FROM t.claims)::int"
 _WAS_NEW_ATTEMPT = "(t.suspended_claim IS DISTINCT FROM t.claims - 1)::int"
 _IN_ATTEMPT = "t.suspended_claim = t.claims"
+# A revoke ends the attempt of what runs, or was suspended.
+_END_ATTEMPT = f"""outcome = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN 'revoked' ELSE t.outcome END,
+           ended_at = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END"""
 _SUSPENDED_STILL = "CASE WHEN t.suspended_claim = t.claims - 1 THEN t.claims ELSE t.suspended_claim END"
 _SKIPPED = "Its predecessor did not succeed."
 # Of tasks that are found by their predecessors or ids. It says what `status` would, but to no index: where little is known of a table
@@ -568,8 +571,7 @@ lingers AS (
 revoked AS (
     UPDATE cq_task t
        SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, reason = 'Another subtask of its parent failed.',
-           outcome = CASE WHEN t.status = 'RUNNING' THEN 'revoked' ELSE t.outcome END,
-           ended_at = CASE WHEN t.status = 'RUNNING' THEN {NOW} ELSE t.ended_at END
+           {_END_ATTEMPT}
      WHERE t.id = ANY(ARRAY(SELECT id FROM below))
     RETURNING t.id),
 asked AS (
@@ -647,8 +649,7 @@ lingers AS (
 revoked AS (
     UPDATE cq_task t
        SET status = '{states.REVOKE.target}', finished_at = {LATER}, process_id = NULL, terminate = above.terminate,
-           outcome = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN 'revoked' ELSE t.outcome END,
-           ended_at = CASE WHEN t.status = 'RUNNING' OR {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END,
+           {_END_ATTEMPT},
            reason = CASE WHEN above.id = t.parent_id THEN 'Its parent was revoked.' ELSE 'Its predecessor was revoked.' END
       FROM above
      WHERE (above.id = t.parent_id OR above.id = t.previous_id AND t.created_at < above.finished_at)
@@ -948,8 +949,7 @@ lingers AS (
 UPDATE cq_task t
    SET status = '{states.REVOKE.target}', finished_at = {NOW}, process_id = NULL, reason = %s, terminate = %s,
        prune_after = {NOW} + make_interval(secs => t.result_ttl),
-       outcome = CASE WHEN mine.was = 'RUNNING' OR {_IN_ATTEMPT} THEN 'revoked' ELSE t.outcome END,
-       ended_at = CASE WHEN mine.was = 'RUNNING' OR {_IN_ATTEMPT} THEN {NOW} ELSE t.ended_at END
+       {_END_ATTEMPT}
   FROM mine WHERE t.id = mine.id
 RETURNING t.id, mine.holder
 """
@@ -1433,9 +1433,22 @@ SELECT starts + admitted, look_at FROM ({_BEGUN.format(keys="SELECT %s::text AS 
 
 # What are the next calls whose bodies have yet to run? Page by page in the order of ids: no cursor stays open.
 STORED_CALLS = f"""
-SELECT id, name, queue, args::text, kwargs::text, pass_result, status = 'PENDING' AND previous_id IS NULL FROM cq_task
+SELECT id, name, queue, args::text, kwargs::text, pass_result::int, status = 'PENDING' AND previous_id IS NULL FROM cq_task
  WHERE id > %s AND name <> '{GROUP}'
    AND status IN ({sql_list(states.UNFINISHED - {states.Status.RUNNING, states.Status.WAITING})}) ORDER BY id LIMIT %s
+"""
+# Which calls are stored for when an unfinished task fails?
+STORED_ERRORBACKS = f"""
+SELECT e.id, t.id, e.spec ->> 'name', e.spec ->> 'queue', e.spec ->> 'args', e.spec ->> 'kwargs'
+  FROM cq_errorback e JOIN cq_task t ON t.id = e.task_id
+ WHERE e.id > %s AND NOT e.called AND t.status IN ({_UNFINISHED}) ORDER BY e.id LIMIT %s
+"""
+# Which subtasks may have to be undone: those that can still succeed, and those that have, below a parent that can still fail?
+STORED_COMPENSATIONS = f"""
+SELECT t.id, t.compensate ->> 'name', t.compensate ->> 'queue' FROM cq_task t JOIN cq_task p ON p.id = t.parent_id
+ WHERE t.id > %s AND t.compensate IS NOT NULL
+   AND (t.status IN ({_UNFINISHED}) OR t.status = 'SUCCESS' AND p.status <> 'SUCCESS' AND NOT p.compensated)
+ ORDER BY t.id LIMIT %s
 """
 
 # Lock repeating tasks that have something to decide, as far as nobody else does so.

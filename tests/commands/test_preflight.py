@@ -9,9 +9,10 @@ from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
+from django.db.models import F, Func, Value
 
 from cq import preflight
-from cq.models import RepeatingTask, Task
+from cq.models import Errorback, RepeatingTask, Task
 from cq.preflight import stored_calls
 from cq.states import Status
 from tests import tasks
@@ -147,6 +148,58 @@ def test_arguments_that_are_no_list_are_a_problem_and_no_end():
     assert preflight.preflight().failed == 1
 
 
+def test_errorbacks_of_what_may_still_fail_are_looked_at_with_the_arguments_that_come_in_front():
+    watched = tasks.adds.delay(1)
+    watched.errorback(tasks.sums)  # the id of the task and the text of its error
+    watched.errorback(tasks.adds)
+    over = row(Status.SUCCESS)
+    over.errorback(tasks.adds)
+    Errorback.objects.filter(spec__name=tasks.adds.name).update(
+        spec=Func(
+            F("spec"),
+            Value("{args}"),
+            Value("[1, 2]"),
+            function="jsonb_set",
+            template="%(function)s(%(expressions)s::jsonb)",
+        )
+    )
+
+    found = preflight.preflight()
+
+    (problem,) = found.problems
+    assert (found.calls, found.failed, problem.name, problem.examples) == (3, 1, tasks.adds.name, [watched.id])
+    assert problem.what.startswith("As an errorback: tests.tasks.adds(a, b=0): too many positional arguments")
+
+
+def test_an_errorback_whose_function_is_gone_is_said(fails):
+    tasks.adds.delay(1).errorback(tasks.echoes)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE cq_errorback SET spec = jsonb_set(spec, '{name}', '\"gone\"')")
+
+    said, why = fails()
+
+    assert "gone" in said
+    assert "As an errorback: No task function of this name is registered." in " ".join(said.split())
+    assert why == "1 of 2 stored calls does not fit today's code."
+
+
+def test_compensations_of_what_may_still_be_undone_are_looked_at():
+    above = row(Status.WAITING, name="tests.tasks.adds")
+    done = row(Status.SUCCESS, parent=above, compensate={"name": "tests.tasks.doubles", "queue": "default"})
+    running = row(Status.RUNNING, parent=above, compensate={"name": "tests.tasks.adds", "queue": "default"})
+    undone = row(Status.INCOMPLETE, compensated=True)
+    failed = row(Status.FAILURE, parent=above, compensate={"name": "gone"})
+    kept = row(Status.SUCCESS, parent=row(Status.SUCCESS), compensate={"name": "gone"})
+    row(Status.SUCCESS, parent=undone, compensate={"name": "gone"})
+
+    found = preflight.preflight()
+
+    (problem,) = found.problems
+    assert (found.calls, problem.name, problem.examples) == (2, "tests.tasks.doubles", [done.id])
+    assert problem.what.startswith("As a compensation: tests.tasks.doubles(n): too many positional arguments")
+    assert {running.id, failed.id, kept.id}.isdisjoint(problem.examples)
+
+
 def test_it_goes_page_by_page(monkeypatch, django_assert_num_queries):
     monkeypatch.setattr(preflight, "_PAGE", 10)
     make.many(25, Status.QUEUED)
@@ -156,6 +209,21 @@ def test_it_goes_page_by_page(monkeypatch, django_assert_num_queries):
 
     assert ids == [*Task.objects.order_by("id").values_list("id", flat=True)]
     assert preflight.preflight().calls == 25
+
+
+def test_errorbacks_and_compensations_go_page_by_page_too(monkeypatch, django_assert_num_queries):
+    monkeypatch.setattr(preflight, "_PAGE", 10)
+    above = row(Status.WAITING)
+    make.many(25, Status.RETRY, parent_id=above.id)
+    ids = []
+    for one in above.subtasks.order_by("id"):
+        ids.append(one.errorback(tasks.echoes).id)
+    Task.objects.filter(parent=above).update(compensate={"name": tasks.adds.name, "queue": "default"})
+
+    for calls in (preflight.errorbacks, preflight.compensations):
+        with django_assert_num_queries(4):
+            assert [call.id for call in calls()] == ids
+    assert preflight.preflight().calls == 75
 
 
 def test_more_kinds_of_problems_than_anybody_reads_are_one(monkeypatch):

@@ -133,6 +133,33 @@ def test_an_attempt_that_ends_in_a_later_run_is_followed_by_another(
     assert [attempt.outcome for attempt in Task.objects.get().attempts.all()] == [outcome, None]
 
 
+def revoke_itself(above: Task, asleep: Task) -> None:
+    asleep.revoke()
+
+
+def revoke_above(above: Task, asleep: Task) -> None:
+    above.revoke()
+
+
+def fail_beside(above: Task, asleep: Task) -> None:
+    row(Status.FAILURE, parent=above)
+    settle.settle([above.id])
+
+
+@pytest.mark.parametrize("stop", [revoke_itself, revoke_above, fail_beside], ids=lambda way: way.__name__)
+def test_whoever_stops_what_is_suspended_ends_its_attempt(stop: Callable[[Task, Task], None]) -> None:
+    above = row(Status.WAITING, fail_fast=True)
+    asleep = row(Status.RUNNING, parent=above)
+    suspend(held(asleep), GO)
+
+    stop(above, asleep)
+
+    asleep.refresh_from_db()
+    assert asleep.status == Status.REVOKED
+    assert [(attempt.number, attempt.outcome) for attempt in asleep.attempts.all()] == [(2, "revoked")]
+    assert asleep.attempts.get().ended_at is not None
+
+
 def test_a_revoke_of_what_is_about_to_be_resumed_ends_its_attempt() -> None:
     process_id = process()
     engine.finish([given_back(resumed(process_id))])

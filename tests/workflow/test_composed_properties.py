@@ -8,7 +8,7 @@ must have followed from what became of it: errorbacks and compensations. The wor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
@@ -16,11 +16,13 @@ from uuid import UUID
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group as Effect
+from django.db.models import F, Q
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from cq import FailedMember, Signature, chain, chord, group, registry, task
 from cq.models import Errorback, Task
+from cq.models.attempt import Attempt
 from cq.states import TERMINAL, sql_list
 from tests.rows import make
 from tests.workflow.test_properties import EXAMPLES, HIT, Run, Worker, query, steps, thorough
@@ -47,6 +49,7 @@ class Spec:
     fail_fast: bool = False
     ignores: bool = False
     told: bool = False
+    pauses: list[str] = field(default_factory=list)
     returns: bool = False
     number: int = 0
 
@@ -70,6 +73,8 @@ singles: dict[str, Any] = {
     "force": st.booleans(),
     "passed": st.booleans(),
     "told": st.sampled_from([False, False, True]),
+    # What a body that commits as it goes is suspended for; an event that is late never comes.
+    "pauses": st.sampled_from([[], [], [], ["sleep"], ["event"], ["sleep", "event"], ["event", "late"]]),
 }
 judges: dict[str, Any] = {
     "fail_fast": st.sampled_from([False, False, True]),
@@ -159,16 +164,28 @@ def pure(cqt: Any, *args: Any) -> Any:
 
 @task("composed.plain", backoff=0, atomic=False, compensate=undo)
 def plain(cqt: Any, *args: Any) -> Any:
+    for number, kind in enumerate(args[-1]["pauses"]):
+        if kind == "sleep":
+            cqt.sleep(0)
+        else:
+            assert cqt.wait_event(str(number), TIMEOUT[kind]) == f"for {cqt.id}"
     return act(cqt, args, cqt.row.retries)
 
 
 @task("composed.coroutine", backoff=0)
 async def coroutine(cqt: Any, *args: Any) -> Any:
+    for number, kind in enumerate(args[-1]["pauses"]):
+        if kind == "sleep":
+            await cqt.asleep(0)
+        else:
+            assert await cqt.await_event(str(number), TIMEOUT[kind]) == f"for {cqt.id}"
     return act(cqt, args, await sync_to_async(lambda: cqt.row.retries)())
 
 
 FUNCTION = {function.name: function for function in (atomic, undone, pure, plain, coroutine)}
 UNDONE = (undone.name, plain.name)
+PAUSING = (plain.name, coroutine.name)
+TIMEOUT = {"event": None, "late": 0}
 
 # What must become of it
 
@@ -207,7 +224,7 @@ class Oracle:
         if spec.what == "group":
             ends = [self.run(part, before, below, forced, takes) for part in spec.parts]
             end = self.judge(spec, below, [self.value(end) for end in ends])
-        elif spec.fails > spec.retries:
+        elif spec.fails > spec.retries or (f"composed.{spec.what}" in PAUSING and "late" in spec.pauses):
             end = End("FAILURE")
         else:
             ends = [] if skipped else [self.run(part, None, below) for part in spec.parts]
@@ -243,12 +260,18 @@ def matches(expected: Any, found: Any) -> bool:
 
 # The run
 
+SUSPENDING = {
+    "suspended", "suspended in a group", "suspended in a nested group", "suspended in a link", "suspended behind a group",
+    "suspended below a body", "sleep", "event", "late", "sent before the wait", "sent while it suspends", "sent to who waits",
+    "died before its suspension was written", "died while it was suspended", "died in a resumed run", "suspended and tried again",
+    "stopped by a failure while suspended", "returned before a revoke came down",
+}  # fmt: skip
 PATHS = {
     "claims held", "bodies run", "crashes", "rescued", "fenced bodies", "fenced outcomes", "batches", "retries", "SUCCESS", "FAILURE",
     "INCOMPLETE", "SKIPPED", "REVOKED", "chains", "groups", "groups of nothing", "groups below groups", "groups skipped",
     "groups incomplete", "chords", "groups forced", "members forced", "failed members handed on", "lists handed on", "errorbacks",
     "errorbacks not called", "undone", "undone of one parent", "stopped by a failure", "failures ignored", "made by bodies",
-    "handed on to a group", *FUNCTIONS,
+    "handed on to a group", *FUNCTIONS, *SUSPENDING,
 }  # fmt: skip
 ENDED = f"SELECT id, (to_jsonb(t) - 'compensated')::text FROM cq_task t WHERE status IN ({sql_list(TERMINAL)})"
 
@@ -256,8 +279,13 @@ ENDED = f"SELECT id, (to_jsonb(t) - 'compensated')::text FROM cq_task t WHERE st
 class ComposedRun(Run):
     """One composition on its way through the engine."""
 
+    pausing = PAUSING
+
     def __init__(self, spec: Spec, workers: int = 3) -> None:
         self.clear()
+        self.suspended: set[tuple[UUID, UUID]] = set()
+        self.late: set[UUID] = set()
+        self.coming_down: set[UUID] = set()
         query("DELETE FROM cq_errorback")
         self.spec = spec
         self.names = registry.names()
@@ -273,34 +301,102 @@ class ComposedRun(Run):
     def chain(self, _: Worker, number: int) -> None:
         """Nobody comes later."""
 
+    def send_to(self, task: Task) -> None:
+        """Send what is to come: what is late never does."""
+        if task.awaits is None or task.args[-1]["pauses"][int(task.awaits)] != "late":
+            super().send_to(task)
+
+    def write(self, worker: Worker, number: int) -> None:
+        leaving = [outcome.task.id for outcome in worker.outcomes if outcome.wait]
+        super().write(worker, number)
+        asleep = Task.objects.filter(pk__in=leaving, status="SUSPENDED") if leaving else []
+        self.suspended |= {(worker.process, task.id) for task in asleep}
+
+    def crash(self, worker: Worker, number: int) -> None:
+        held = Task.objects.filter(pk__in=[claimed.id for claimed in worker.claims])
+        HIT["died in a resumed run"] += held.filter(suspended_claim=F("claims") - 1).count()
+        HIT["died before its suspension was written"] += sum(outcome.wait is not None for outcome in worker.outcomes)
+        left = [task_id for process, task_id in self.suspended if process == worker.process]
+        HIT["died while it was suspended"] += Task.objects.filter(pk__in=left, status="SUSPENDED").count()
+        super().crash(worker, number)
+
     def check_always(self) -> None:
         """What holds between any two steps: what has ended stays as it is, and no parent has ended before its subtasks."""
         over = dict(query(ENDED))
         assert query(EARLY) == []
         assert {task_id: over[task_id] for task_id in self.over} == self.over
         self.over = over
+        self.check_revokes()
+
+    def check_revokes(self) -> None:
+        """A revoke goes down level by level: below a revoked task a body may return until somebody carries that on, and none after."""
+        below = query(BELOW_REVOKED)
+        assert {parent_id for parent_id, is_over, is_asked, _ in below if not is_over and not is_asked} == set()
+        late = {child_id: parent_id for parent_id, is_over, _, child_id in below if is_over}
+        assert {late[child_id] for child_id in late.keys() - self.late} <= self.coming_down
+        HIT["returned before a revoke came down"] += len(late.keys() - self.late)
+        self.late |= late.keys()
+        self.coming_down = {parent_id for (parent_id,) in query(COMING_DOWN)}
 
     def check(self) -> None:
         """Compare what became of the composition with what must become of it."""
-        oracle = Oracle(self.spec)
-        found = {int(row.subject_ref.split(":")[1]): row for row in Task.objects.exclude(subject=None)}
-        for number, end in oracle.ends.items():
-            if number not in found:
-                assert number in oracle.loose
-                continue
-            row = found[number]
-            if row.status != end.status:
-                assert number in oracle.loose
-                assert row.status in ("REVOKED", "SKIPPED")
-            elif end.status not in ("SKIPPED", "INCOMPLETE") or row.name == "cq.group":
-                assert matches(end.result if end.status != "SKIPPED" else None, row.result), (number, end, row.result)
-        assert found.keys() <= oracle.ends.keys()
-        count(self.spec, found)
+        count(self.spec, check_ends(self.spec, self.root))
+        self.count_suspensions()
+
+    def count_suspensions(self) -> None:
+        ids = {task_id for _, task_id in self.suspended}
+        for row in Task.objects.filter(pk__in=ids).select_related("parent", "previous"):
+            above = row.parent and row.parent.name
+            HIT["suspended in a group"] += above == "cq.group"
+            HIT["suspended in a nested group"] += above == "cq.group" and row.parent.parent_id is not None
+            HIT["suspended in a link"] += row.previous is not None
+            HIT["suspended behind a group"] += row.previous is not None and row.previous.name == "cq.group"
+            HIT["suspended below a body"] += above is not None and above != "cq.group"
+            HIT["suspended and tried again"] += row.retries > 0
+            is_stopped = row.status == "REVOKED" and row.suspended_claim == row.claims
+            HIT["revoked while suspended"] += is_stopped
+            HIT["stopped by a failure while suspended"] += is_stopped and row.reason == FAIL_FAST
+            HIT.update(row.args[-1]["pauses"])
 
 
 EARLY = f"""
 SELECT p.id FROM cq_task p JOIN cq_task c ON c.parent_id = p.id
  WHERE p.status IN ({sql_list(TERMINAL)}) AND p.status <> 'REVOKED' AND c.status NOT IN ({sql_list(TERMINAL)})
+"""
+
+
+def check_ends(spec: Spec, root: Task) -> dict[int, Task]:
+    """Compare how each part has ended with how it must; return what was found, by number."""
+    oracle = Oracle(spec)
+    found = {int(row.subject_ref.split(":")[1]): row for row in members(root).exclude(subject=None)}
+    for number, end in oracle.ends.items():
+        if number not in found:
+            assert number in oracle.loose
+            continue
+        row = found[number]
+        if row.status != end.status:
+            assert number in oracle.loose, (number, end, row.status, row.error)
+            assert row.status in ("REVOKED", "SKIPPED")
+        elif end.status not in ("SKIPPED", "INCOMPLETE") or row.name == "cq.group":
+            assert matches(end.result if end.status != "SKIPPED" else None, row.result), (number, end, row.result)
+    assert found.keys() <= oracle.ends.keys()
+    return found
+
+
+def members(root: Task) -> Any:
+    return Task.objects.filter(Q(pk=root.pk) | Q(workflow=root)).select_related("parent", "previous")
+
+
+# Which tasks are revoked, and somebody is still to look what is below and after them?
+COMING_DOWN = (
+    "SELECT id FROM cq_task t WHERE status = 'REVOKED' AND EXISTS (SELECT FROM cq_settlerequest WHERE task_id = t.id)"
+)
+# What below a revoked task is unfinished, or has had a body return after that was revoked?
+BELOW_REVOKED = f"""
+SELECT p.id, c.status IN ({sql_list(TERMINAL)}), EXISTS (SELECT 1 FROM cq_settlerequest WHERE task_id = p.id), c.id
+  FROM cq_task p JOIN cq_task c ON c.parent_id = p.id
+ WHERE p.status = 'REVOKED'
+   AND (c.status NOT IN ({sql_list(TERMINAL)}) OR c.status NOT IN ('REVOKED', 'SKIPPED') AND c.ended_at > p.finished_at)
 """
 
 
@@ -330,9 +426,27 @@ def states_below(row: Task) -> list[str]:
     return list(row.subtasks.values_list("status", flat=True))
 
 
-def check_answers(root: Spec) -> None:
-    """Whatever became of the rows, this must have followed: each errorback once, and what had succeeded undone, in order."""
-    rows = {row.id: row for row in Task.objects.select_related("parent", "previous")}
+def check_attempts() -> None:
+    """An atomic body's work is there once if it has returned; what has ended has no open attempt; each pause was passed once."""
+    effects = Counter(UUID(name.split()[0]) for name in Effect.objects.values_list("name", flat=True))
+    unended = set(Attempt.objects.filter(outcome=None).values_list("task_id", flat=True))
+    for row in Task.objects.filter(name__in=FUNCTION).prefetch_related("steps"):
+        has_returned = row.outcome == "success"
+        assert effects[row.id] == (has_returned and row.name == atomic.name)
+        assert row.id not in unended, (row.status, row.reason)
+        kinds = [step.kind for step in row.steps.all()]
+        pauses = row.args[-1]["pauses"] if row.name in PAUSING else []
+        wanted = ["sleep" if kind == "sleep" else "event" for kind in pauses]
+        assert kinds == wanted[: len(kinds)]
+        assert len(kinds) == len(wanted) or not has_returned
+
+
+def check_answers(root: Spec, first: Task, stopped: Container[UUID] = ()) -> None:
+    """Whatever became of the rows, this must have followed: each errorback once, and what had succeeded undone, in order.
+
+    `stopped` are compensations that somebody has revoked, with what they come after.
+    """
+    rows = {row.id: row for row in members(first)}
     called = Counter((row.args[0], row.args[2]) for row in rows.values() if row.name == notes.name)
     expected = {
         (row.id, row.args[-1]["number"])
@@ -356,6 +470,8 @@ def check_answers(root: Spec) -> None:
         before = parent
         for row in undone:
             answer = undoing.pop(row.id)
+            if answer.id in stopped:
+                continue
             assert answer.status == "SUCCESS"
             assert answer.result == row.result
             assert before.finished_at <= answer.started_at
@@ -394,6 +510,41 @@ UNWOUND = numbered(
         Spec("group", [Spec("atomic"), Spec("chain", [Spec("atomic"), Spec("plain", force=True)])]),
     ])
 )  # fmt: skip
+
+
+def single(what: str, *pauses: str, **fields: Any) -> Spec:
+    return Spec(what, pauses=list(pauses), **fields)
+
+
+# One of a group fails while others sleep and wait; behind it, what is forced waits too.
+ASLEEP = numbered(
+    Spec("chain", [
+        Spec("group", [
+            Spec("atomic", fails=1), single("plain", "event"), single("coroutine", "sleep", "event", fails=1, retries=1),
+            Spec("group", [single("coroutine", "event", "late", told=True), single("plain", "sleep", "event")], ignores=True),
+        ], fail_fast=True, told=True),
+        single("plain", "event", force=True, passed=True, parts=[single("coroutine", "sleep")]),
+    ])
+)  # fmt: skip
+AWAKE = numbered(
+    Spec("group", [
+        Spec("pure", [single("plain", "sleep")]),
+        Spec("chain", [single("plain", "sleep", fails=1, retries=1), single("coroutine", "event", passed=True)]),
+        Spec("group", [single("plain", "event"), single("coroutine", "event", "late", retries=1)]),
+    ])
+)  # fmt: skip
+INTERRUPTED = [
+    ("run", 0), ("run", 1), ("send", 1), ("crash", 1), *[("work", 0)] * 3, ("promote", 0), ("hold", 2), ("crash", 2),
+]  # fmt: skip
+WAITING = numbered(single("plain", "event"))
+
+
+def nested(fails: int) -> Spec:
+    """Make one whose first member fails or is revoked; that is on its way to the group in it when a body there returns."""
+    below = Spec("group", [Spec("atomic"), Spec("atomic")])
+    return numbered(Spec("group", [Spec("atomic", fails=fails), Spec("atomic"), below], fail_fast=True))
+
+
 # Made simpler is only what somebody looks at by hand: that takes minutes.
 composed = settings(thorough, phases=thorough.phases if EXAMPLES else (Phase.explicit, Phase.generate))
 
@@ -406,13 +557,19 @@ def test_whatever_workers_do_a_composition_ends_as_its_rules_say() -> None:
     @example(spec=FORCED, steps=[("run", 0)] * 3)
     @example(spec=FAST, steps=[("work", 0), ("settle", 2)])
     @example(spec=UNWOUND, steps=[("work", 0)] * 20)
+    @example(spec=ASLEEP, steps=[("work", 1)] * 4 + [("work", 0), ("settle", 0)])
+    @example(spec=AWAKE, steps=INTERRUPTED)
+    @example(spec=WAITING, steps=[("run", 0), ("send", 0), ("write", 0)])
+    @example(spec=WAITING, steps=[("work", 0), ("crash", 0)])
+    @example(spec=nested(1), steps=[("hold", 0), ("hold", 2), ("work", 0), ("settle", 3), ("run", 2)])
     def ends_as_its_rules_say(spec: Spec, steps: list[tuple[str, int]]) -> None:
         run = ComposedRun(spec)
         for action, number in steps:
             run.step(action, number)
         run.come_to_rest()
         run.check()
-        check_answers(spec)
+        check_attempts()
+        check_answers(spec, run.root)
 
     HIT.clear()
     ends_as_its_rules_say()
@@ -420,32 +577,35 @@ def test_whatever_workers_do_a_composition_ends_as_its_rules_say() -> None:
     assert {path for path in PATHS if HIT[path] <= 0} == set()
 
 
-def is_stopped_by_failure(row: Task | None) -> bool:
-    """Say whether a `fail_fast` at or above a task has stopped it: that goes down as it is settled, and bodies may end meanwhile."""
-    return row is not None and (row.reason == FAIL_FAST or is_stopped_by_failure(row.parent))
-
-
 def test_a_revoke_at_any_time_stops_all_below_and_undoes_what_had_succeeded() -> None:
     @settings(composed, max_examples=EXAMPLES // 3 or 15)
     @given(spec=compositions, before=steps, after=steps, where=st.integers(0, 30))
     @example(spec=SAGA, before=[("work", 0)] * 6, after=[], where=3)
+    @example(spec=ASLEEP, before=[("work", 0)] * 8, after=[("promote", 0)], where=4)
+    @example(
+        spec=SAGA, before=[("work", 0)] * 3 + [("settle", 0)] + [("work", 0)] * 2 + [("settle", 0)], after=[], where=12
+    )
+    @example(spec=nested(0), before=[("hold", 2)], after=[("settle", 3), ("run", 2)], where=1)
     def stops_all(spec: Spec, before: list[Any], after: list[Any], where: int) -> None:
         run = ComposedRun(spec)
         for action, number in before[: where * 2]:
             run.step(action, number)
         target = list(Task.objects.exclude(name__in=[notes.name, undo.name]))[where % 3 % Task.objects.count()]
+        was_over = target.is_done
         HIT["revoked"] += target.revoke()
+        undoing = Task.objects.filter(name=undo.name, status="REVOKED") if was_over else Task.objects.none()
+        stopped = set(undoing.values_list("pk", flat=True))
+        HIT["undoing revoked"] += len(stopped)
         for action, number in after:
             run.step(action, number)
         run.come_to_rest()
-        check_answers(spec)
-        for row in Task.objects.select_related("parent"):
-            if row.parent is not None and row.parent.status == "REVOKED" and not is_stopped_by_failure(row.parent):
-                has_run = row.status not in ("REVOKED", "SKIPPED") and row.ended_at is not None
-                assert not has_run or row.ended_at <= row.parent.finished_at
+        run.count_suspensions()
+        check_attempts()
+        check_answers(spec, run.root, stopped)
 
     HIT.clear()
     stops_all()
 
     assert HIT["revoked"] > 5
-    assert HIT["undone"] > 0
+    paths = ("undone", "undoing revoked", "revoked while suspended", "returned before a revoke came down")
+    assert {path for path in paths if HIT[path] <= 0} == set()

@@ -14,7 +14,7 @@ from cq.exceptions import InvalidArguments, InvalidOption, NotAllowedHere, TooLa
 from cq.models import Errorback, SettleRequest, Task
 from cq.testing import drain
 from tests.api.run import ended, states
-from tests.rows.elsewhere import elsewhere
+from tests.rows.elsewhere import elsewhere, together
 from tests.tasks import adds, collects, doubles, echoes, raises, returns_none, spawns, spawns_failing, sums
 
 pytestmark = pytest.mark.django_db
@@ -471,6 +471,55 @@ def test_the_members_of_a_group_are_inserted_a_thousand_in_a_statement(django_as
         whole = group(adds.s(n) for n in range(2500)).delay()
 
     assert whole.subtasks.count() == 2500
+
+
+def test_a_signature_alone_finds_the_unfinished_one_as_its_function_does() -> None:
+    held = unique_one.delay(1)
+
+    found = [unique_one.s(1).delay(), adds.using(unique_key="k").s(1).delay(), adds.s(2).using(unique_key="k").delay()]
+
+    assert [task.created for task in found] == [False, True, False]
+    assert [task.id for task in found] == [held.id, found[1].id, found[1].id]
+    ended(held)
+    assert unique_one.s(1).delay().created
+
+
+def test_errorbacks_of_a_signature_alone_are_called_for_the_one_that_is_found() -> None:
+    held = raises.using(unique_key="k").delay()
+
+    found = raises.s().using(unique_key="k").on_error(echoes.s("told")).delay()
+
+    assert found.id == held.id
+    ended(held)
+    assert [args[2] for args in Task.objects.filter(name=echoes.name).values_list("args", flat=True)] == ["told"]
+
+
+@task
+def returns_found(cqt: Any, number: int) -> Task:
+    return unique_one.s(number).delay()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_found", [True, False])
+def test_a_body_may_return_what_its_signature_made_and_not_what_it_found(is_found: bool) -> None:
+    held = unique_one.using(run_after=60).delay(1 if is_found else 2)
+
+    returning = returns_found.delay(1)
+    drain()
+
+    returning.refresh_from_db()
+    held.refresh_from_db()
+    assert (returning.status, returning.result) == (("FAILURE", None) if is_found else ("SUCCESS", 1))
+    assert held.parent_id is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_signatures_that_are_delayed_at_once_find_each_other() -> None:
+    for number in range(10):
+        found = together(*[lambda number=number: unique_one.s(number).delay()] * 4)
+
+        assert len({task.id for task in found}) == 1
+        assert sorted(task.created for task in found) == [False] * 3 + [True]
 
 
 def test_a_unique_key_that_is_taken_refuses_the_whole() -> None:

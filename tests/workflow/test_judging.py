@@ -275,6 +275,20 @@ def test_a_revoked_saga_is_undone_and_the_revoke_does_not_stop_that() -> None:
     assert {made.status for made in parent.subtasks.all()} == {"SUCCESS", "REVOKED"}
 
 
+def test_a_revoke_of_what_has_failed_already_stops_its_undoing_with_all_that_comes_after_it() -> None:
+    parent = make.row(Status.WAITING)
+    for _ in range(2):
+        make.row(Status.SUCCESS, parent=parent, compensate=books.definition.compensate.template())
+    make.row(Status.FAILURE, parent=parent)
+    settle.settle([parent.id])
+
+    assert parent.revoke()
+
+    assert parent.status == "INCOMPLETE"
+    drain()
+    assert [undoing.status for undoing in Task.objects.filter(name=refund.name)] == ["REVOKED"] * 2
+
+
 @pytest.mark.parametrize("times", [1, 3])
 def test_however_often_it_is_settled_it_is_undone_once(times: int) -> None:
     parent = travels.delay()

@@ -285,6 +285,9 @@ class Worker:
 class Run:
     """One workflow on its way through the engine."""
 
+    # Whose bodies may be suspended.
+    pausing = (plain.name, coroutine.name)
+
     def __init__(self, root: Node, workers: int = 3) -> None:
         self.clear()
         self.node = root
@@ -375,15 +378,17 @@ class Run:
 
     def send(self, _: Worker, number: int) -> None:
         """Send a task an event that it waits for, or will."""
-        loose = Task.objects.unfinished().filter(name__in=[plain.name, coroutine.name])
+        loose = Task.objects.unfinished().filter(name__in=self.pausing)
         if wanted := [task for task in loose if "event" in task.args[-1]["pauses"]]:
             self.send_to(wanted[number % len(wanted)])
 
     def send_to(self, task: Task) -> None:
         event = task.awaits or task.args[-1]["pauses"].index("event")
+        unwritten = [outcome.task.id for worker in self.workers for outcome in worker.outcomes if outcome.wait]
         is_accepted = task.send_event(str(event), f"for {task.id}")
-        HIT["sent to who waits"] += is_accepted and task.status == "SUSPENDED"
-        HIT["sent before the wait"] += is_accepted and task.status != "SUSPENDED"
+        before = "while it suspends" if task.id in unwritten else "before the wait"
+        when = "to who waits" if task.status == "SUSPENDED" else before
+        HIT[f"sent {when}"] += is_accepted
 
     def chain(self, _: Worker, number: int) -> None:
         """Chain onto the root what is to follow it: at any time, from outside."""

@@ -24,8 +24,9 @@ class Command(TerminalCommand):
     """Missing names, changed signatures, queues, models and enums that are gone."""
 
     help = (
-        "Binds every stored call whose body has yet to run to the code of today, and says which do not fit: unknown names, changed "
-        "signatures, queues that CQ['QUEUES'] no longer has, models and enums that are gone. Exits with 1 if there are any."
+        "Binds every stored call whose body has yet to run, errorbacks and compensations too, to the code of today, and says which do "
+        "not fit: unknown names, changed signatures, queues that CQ['QUEUES'] no longer has, models and enums that are gone. "
+        "Exits with 1 if there are any."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
