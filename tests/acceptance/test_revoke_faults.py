@@ -105,7 +105,8 @@ def wait_for_bodies(run_worker, root: Task) -> None:
     held = Task.objects.filter(workflow_id=root.pk, name__in=["fault.until_atomic", "fault.until_loose"])
 
     def has_begun(task: Task) -> bool:
-        return (run_worker.folder / f"{task.pk}-{task.attempt}").exists()  # the first one may have met a connection that was cut
+        # Not the first attempt, if that one has met a connection that was cut.
+        return (run_worker.folder / f"{task.pk}-{task.attempt}").exists()
 
     until(lambda: [has_begun(task) for task in held.all()] == [True] * 3, what=run_worker.log)
     # A look that was asked for before would find the revoke too.

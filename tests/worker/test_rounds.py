@@ -1,16 +1,18 @@
 """The engine thread: what wakes it, what it asks for, and whom it tells."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.db.models import Sum
 
 from cq import engine, notifier
 from cq.models import Statistic, Task
+from cq.models.key import Lingering
 from cq.worker.rounds import Rounds
 from tests import fault_tasks, tasks
 from tests.processes import query, until
+from tests.rows.elsewhere import Elsewhere, elsewhere
 
 
 @pytest.fixture
@@ -93,6 +95,39 @@ def test_a_process_that_has_retired_claims_nothing_more_and_ends_with_what_it_ru
     assert not worker.has_room
     later.refresh_from_db()
     assert (later.status, later.claims) == ("QUEUED", 0)
+
+
+@pytest.fixture
+def locked(transactional_db: None) -> Iterator[Callable[[Task], Elsewhere]]:
+    """Give a function that has a task's row locked by somebody, until his transaction is rolled back."""
+    with elsewhere() as outsider:
+
+        def lock(task: Task) -> Elsewhere:
+            outsider.open()
+            outsider(lambda: Task.objects.select_for_update().get(pk=task.pk))
+            return outsider
+
+        yield lock
+
+
+@pytest.mark.parametrize("is_revoked", [False, True], ids=["its end", "its place, when it was revoked"])
+def test_what_is_left_of_a_body_whose_row_somebody_has_locked_is_written_when_he_has_gone(
+    rounds, locked, tmp_path, monkeypatch, settings, is_revoked
+):
+    settings.CQ = {"POLL_INTERVAL": 60}
+    monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
+    task = fault_tasks.until_loose.delay(str(tmp_path / "end"))
+    thread = rounds("default")
+    until(lambda: (tmp_path / f"{task.pk}-1").exists(), 5)
+    if is_revoked:
+        task.revoke()
+    outsider = locked(task)
+
+    (tmp_path / "end").touch()
+    until(lambda: thread._gone_but_locked if is_revoked else thread.counts["locked"], 5)
+    outsider.rollback()
+
+    until(lambda: are_done(task) and not Lingering.objects.exists(), 2)
 
 
 def test_a_process_for_suspects_ends_as_soon_as_they_have(rounds):
