@@ -1,4 +1,4 @@
-"""The one way to PostgreSQL: which connection holds CQ's tables, and how a statement of `sql.py` is sent over it."""
+"""The one way to PostgreSQL: which connection holds CQ's tables, and how a statement of `cq.sql` is sent over it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress

@@ -134,7 +134,7 @@ def test_no_module_but_sql_writes_a_status() -> None:
     found = {
         f"{path.relative_to(PACKAGE)}:{line}"
         for path in modules
-        if path.name not in {"sql.py", *NOT_A_TASK}
+        if path.parent.name != "sql" and path.name not in NOT_A_TASK
         for line in writes_of_status(path.read_text())
     }
 
