@@ -469,6 +469,18 @@ def lasts(cqt, seconds):
         sum(range(100))
 
 
+def _keep_the_lock(cqt):
+    """Be interrupted as if inside the driver, between taking a lock and noting that it is held."""
+    note(cqt)
+    connection.connection.lock.acquire()
+    while True:
+        pass
+
+
+keeps_the_lock = task("fault.keeps_the_lock")(_keep_the_lock)
+keeps_the_lock_loose = task("fault.keeps_the_lock_loose", atomic=False)(_keep_the_lock)
+
+
 @task("fault.tells", atomic=False)
 def tells(cqt, queue):
     """Enqueue for another worker, which hears of it by this process's hint."""

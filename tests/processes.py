@@ -31,6 +31,7 @@ Found = TypeVar("Found")
 UNFINISHED = [status.value for status in states.UNFINISHED]
 LOOSE = {
     "fault.loose",
+    "fault.keeps_the_lock_loose",
     "fault.loose_parent",
     "fault.coroutine",
     "fault.sleeps_loose",

@@ -68,6 +68,21 @@ def test_what_can_be_interrupted_ends_at_its_timeout_and_its_process_goes_on(run
     check_invariants()
 
 
+@pytest.mark.parametrize("body", [fault_tasks.keeps_the_lock, fault_tasks.keeps_the_lock_loose], ids=lambda body: body.name)
+def test_a_connection_that_was_torn_in_the_middle_is_thrown_away(run_worker, body):
+    worker = run_worker("--threads", "1", cq={"LEASE": 30}).ready()
+    (child,) = worker.children()
+
+    torn, after = with_timeout(body), fault_tasks.leaf.delay()
+    all_done(but=run_worker.log)
+
+    assert outcomes(torn) == ["timeout"]
+    assert outcomes(after) == ["success"]
+    assert worker.children() == [child]
+    worker.stop_in_order()
+    check_invariants()
+
+
 def test_what_cannot_be_interrupted_is_left_behind_by_its_task_and_ends_with_its_process(run_worker, tmp_path):
     worker = run_worker("--threads", "8", "--grace", "2", cq={"LEASE": 30}).ready()
     (child,) = worker.children()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cq import engine, lingering, settle
+from cq import engine, lingering, registry, settle
 from cq.models import Process, Task
 from cq.models.key import KeyRequest, Lingering
 from cq.outcome import Outcome, interrupted
@@ -251,6 +251,12 @@ def test_a_worker_that_drains_waits_for_what_lingers() -> None:
     Lingering.objects.create(task_id=task.id, process_id=process())
 
     assert engine.is_busy(None, [task.name])
+
+
+def test_a_worker_that_drains_waits_for_keys_that_are_to_be_settled() -> None:
+    KeyRequest.objects.create(key="k")
+
+    assert engine.is_busy(None, registry.names())
 
 
 def test_who_insists_on_a_revoke_interrupts_what_went_on_below_it_and_nothing_else() -> None:
