@@ -388,7 +388,7 @@ def proxied(tmp_path_factory):
         (b"SET status = 'RUNNING'", "leaf"),
         (b"SET status = 'RUNNING'", "dry"),
         (b"tests_effect", "leaf"),
-        (b"WITH given AS", "dry"),
+        (b"outcome = 'success'", "dry"),
         (b"DELETE FROM cq_settlerequest", "mixed"),
     ],
     ids=["claim", "claim of one without effects", "body", "batch", "settle"],

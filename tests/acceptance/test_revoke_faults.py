@@ -29,8 +29,8 @@ AT_THE_END = ["lingering.locked", "body.returned", "exchange.before_commit", "fi
 ALONE = ["settle.locked", "settle.taken", "settle.looked", "settle.before_commit", "settle.after_commit"]
 # … or tasks below begin and end.
 AMONG_OTHERS = [
-    *["body.starting", "body.returned", "body.swapped", "body.committed"],
-    *["exchange.before_commit", "exchange.after_commit", "finish.swapped", "finish.asked", "rounds.exchanged"],
+    *["body.starting", "body.swapped", "body.committed"],
+    *["exchange.before_commit", "exchange.after_commit", "finish.asked"],
 ]
 MOMENTS = [
     *((point, "end") for point in AT_THE_END),

@@ -68,7 +68,9 @@ def test_what_can_be_interrupted_ends_at_its_timeout_and_its_process_goes_on(run
     check_invariants()
 
 
-@pytest.mark.parametrize("body", [fault_tasks.keeps_the_lock, fault_tasks.keeps_the_lock_loose], ids=lambda body: body.name)
+@pytest.mark.parametrize(
+    "body", [fault_tasks.keeps_the_lock, fault_tasks.keeps_the_lock_loose], ids=lambda body: body.name
+)
 def test_a_connection_that_was_torn_in_the_middle_is_thrown_away(run_worker, body):
     worker = run_worker("--threads", "1", cq={"LEASE": 30}).ready()
     (child,) = worker.children()
