@@ -6,6 +6,7 @@ releasing, skipping and passing results are the ordinary mechanism, member by me
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,15 +39,15 @@ def check_options(part: Part, options: Options) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(ABC):
     """A part of a composition: the options and errorbacks that it was given."""
 
     options: Options = field(default_factory=dict, kw_only=True)
     errorbacks: tuple[Call, ...] = field(default=(), kw_only=True)
 
+    @abstractmethod
     def put(self, rows: list[NewTask], place: Place) -> NewTask:
         """Add the rows of this part; return the one that carries its result."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
