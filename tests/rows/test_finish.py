@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from django.db import transaction
+from django.db.models.functions import Now
 
 from cq import engine, outcome, settle, sql, states
 from cq.exceptions import Fenced
@@ -366,3 +367,21 @@ def test_a_finish_in_a_transaction_that_is_rolled_back_never_was() -> None:
         transaction.set_rollback(True)
 
     assert image(task.id) == before
+
+
+@pytest.mark.parametrize("taken", ["claimed anew", "revoked"])
+def test_of_a_list_of_lone_successes_those_that_are_no_longer_ours_stay_as_they_are(taken: str) -> None:
+    mine, other = row(Status.RUNNING), row(Status.RUNNING)
+    outcomes = [succeeded(held(mine)), succeeded(held(other))]
+    change = (
+        {"claims": other.claims + 1}
+        if taken == "claimed anew"
+        else {"status": Status.REVOKED, "process": None, "finished_at": Now()}
+    )
+    Task.objects.filter(pk=other.pk).update(**change)
+    before = image(other.id)
+
+    moved = engine.finish(outcomes).moved
+
+    assert [one.id for one in moved] == [mine.id]
+    assert image(other.id) == before
