@@ -142,12 +142,8 @@ def _insert_behind_unfinished(new: Sequence[NewTask]) -> list[Inserted]:
     if len(new) != 1 or new[0].has_rules:
         return []
     one = new[0]
-    own: tuple[Any, ...] = (one.id, one.args, one.kwargs, *_place(one), one.force_chain, one.pass_result)
-    statement = sql.ENQUEUE_NEXT_PLAIN
-    if _has_extras(one) or not one.is_plain:
-        own = (*own, *_extras(one), one.delay, one.run_after)
-        statement = sql.ENQUEUE_NEXT_ONE
-    rows = database.execute(statement, one.previous_id, *own)
+    own = (one.id, one.args, one.kwargs, *_place(one), one.force_chain, one.pass_result, *_extras(one))
+    rows = database.execute(sql.ENQUEUE_NEXT_ONE, one.previous_id, *own, one.delay, one.run_after)
     return [Inserted(one.id, Status.PENDING, due, now, None, workflow_id) for now, due, workflow_id in rows]
 
 
@@ -349,7 +345,10 @@ class _Finishing:
                 trip.send_unplanned(sql.LINGER, outcome.lingers_in, [outcome.task.id], [outcome.task.claims])
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or any(outcome.task.previous_id is not None for outcome in outcomes)
-        self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
+        if is_lone and has_next and len(outcomes) == 1:
+            self.followed = trip.send(sql.FOLLOW_LONE, *[outcomes[0].task.id] * 3)
+        else:
+            self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
         trip.failpoint("finish.asked")
 
     def read(self) -> Finished:

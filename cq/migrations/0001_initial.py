@@ -8,6 +8,7 @@ from django.db import migrations, models
 
 import cq.fields
 import cq.ids
+import cq.models.conditions
 import cq.models.repeating
 
 
@@ -356,35 +357,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="task",
             index=models.Index(
-                condition=models.Q(
-                    ("parent__isnull", False),
-                    ("status__in", ["PENDING", "SCHEDULED", "QUEUED", "RUNNING", "SUSPENDED", "WAITING", "RETRY"]),
-                ),
-                fields=["parent"],
-                name="cq_task_live",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="task",
-            index=models.Index(
-                condition=models.Q(
-                    ("parent__isnull", False),
-                    ("status__in", ["FAILURE", "INCOMPLETE", "REVOKED", "SKIPPED", "LOST", "EXPIRED"]),
-                ),
-                fields=["parent"],
-                name="cq_task_bad",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="task",
-            index=models.Index(
-                condition=models.Q(("parent__isnull", False)), fields=["parent", "id"], name="cq_task_subtasks"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="task",
-            index=models.Index(
-                condition=models.Q(("member__isnull", False)), fields=["parent", "member"], name="cq_task_members"
+                condition=models.Q(("parent__isnull", False)), fields=["parent", "status"], name="cq_task_subtasks"
             ),
         ),
         migrations.AddIndex(
@@ -412,12 +385,16 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(
                     models.Q(
+                        cq.models.conditions.Among(
+                            "status", words="SUCCESS,FAILURE,INCOMPLETE,REVOKED,SKIPPED,LOST,EXPIRED"
+                        ),
                         ("finished_at__isnull", False),
-                        ("status__in", ["SUCCESS", "FAILURE", "INCOMPLETE", "REVOKED", "SKIPPED", "LOST", "EXPIRED"]),
                     ),
                     models.Q(
+                        cq.models.conditions.Among(
+                            "status", words="PENDING,SCHEDULED,QUEUED,RUNNING,SUSPENDED,WAITING,RETRY"
+                        ),
                         ("finished_at__isnull", True),
-                        ("status__in", ["PENDING", "SCHEDULED", "QUEUED", "RUNNING", "SUSPENDED", "WAITING", "RETRY"]),
                     ),
                     _connector="OR",
                 ),
@@ -440,10 +417,8 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(
                     ("run_after__isnull", False),
-                    (
-                        "status__in",
-                        ["SUSPENDED", "SUCCESS", "FAILURE", "INCOMPLETE", "REVOKED", "SKIPPED", "LOST", "EXPIRED"],
-                    ),
+                    ("finished_at__isnull", False),
+                    ("status", "SUSPENDED"),
                     _connector="OR",
                 ),
                 name="cq_task_runs_some_time",
@@ -458,19 +433,13 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="task",
             constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("parent__isnull", True), models.Q(("parent", models.F("id")), _negated=True), _connector="OR"
-                ),
-                name="cq_task_no_own_parent",
+                condition=models.Q(("parent", models.F("id")), _negated=True), name="cq_task_no_own_parent"
             ),
         ),
         migrations.AddConstraint(
             model_name="task",
             constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("previous__isnull", True), models.Q(("previous", models.F("id")), _negated=True), _connector="OR"
-                ),
-                name="cq_task_no_own_previous",
+                condition=models.Q(("previous", models.F("id")), _negated=True), name="cq_task_no_own_previous"
             ),
         ),
         migrations.AddConstraint(
@@ -892,7 +861,8 @@ class Migration(migrations.Migration):
             DROP FUNCTION cq_call_errorbacks(uuid)
             """,
         ),
-        # The insert that most calls of `delay()` are: as a function, for its plan is kept on the server, whoever's session it is.
+        # The inserts that most calls of `delay()` and `chain()` are: as functions, for their plans are kept on the server, whoever's
+        # session it is. A plan is kept from when the table was short, so the second may take no other way than the primary key.
         migrations.RunSQL(
             """
             CREATE FUNCTION cq_enqueue(id uuid, args jsonb, kwargs jsonb, name text, queue text, priority int, result_ttl int,
@@ -905,9 +875,36 @@ class Migration(migrations.Migration):
                 INSERT INTO cq_task (id, args, kwargs, name, queue, priority, result_ttl, options, created_by, subject, status)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'QUEUED') RETURNING created_at INTO now;
                 RETURN now;
+            END $$;
+            CREATE FUNCTION cq_enqueue_next(previous uuid, id uuid, args jsonb, kwargs jsonb, name text, queue text, priority int,
+                                            force_chain boolean, pass_result boolean, options jsonb, created_by text, subject text,
+                                            delay float8, due timestamptz,
+                                            OUT created_at timestamptz, OUT run_after timestamptz, OUT workflow_id uuid)
+                RETURNS SETOF record LANGUAGE plpgsql SET enable_seqscan = off AS $$
+            #variable_conflict use_column
+            DECLARE
+                wait interval = make_interval(secs => $13);
+            BEGIN
+                SELECT coalesce(t.workflow_id, t.id) INTO workflow_id FROM cq_task t
+                 WHERE t.id = $1 AND t.finished_at IS NULL AND t.parent_id IS NULL FOR KEY SHARE;
+                IF NOT FOUND THEN
+                    RETURN;
+                END IF;
+                INSERT INTO cq_settlerequest (task_id) VALUES ($1);
+                INSERT INTO cq_task AS t (id, args, kwargs, name, queue, priority, force_chain, pass_result, options, created_by,
+                                          subject, delay, run_after, previous_id, workflow_id, status)
+                VALUES ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, wait,
+                        GREATEST(statement_timestamp(), $14, statement_timestamp() + coalesce(wait, interval '0')),
+                        $1, cq_enqueue_next.workflow_id, 'PENDING')
+                RETURNING t.created_at, t.run_after INTO created_at, run_after;
+                RETURN NEXT;
             END $$
             """,
-            "DROP FUNCTION cq_enqueue(uuid, jsonb, jsonb, text, text, int, int, jsonb, text, text)",
+            """
+            DROP FUNCTION cq_enqueue_next(uuid, uuid, jsonb, jsonb, text, text, int, boolean, boolean, jsonb, text, text, float8,
+                                          timestamptz);
+            DROP FUNCTION cq_enqueue(uuid, jsonb, jsonb, text, text, int, int, jsonb, text, text)
+            """,
         ),
         # Past attempts, and the last one, which lives on its task.
         migrations.RunSQL(

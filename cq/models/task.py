@@ -34,6 +34,7 @@ from cq.exceptions import (
 from cq.explain import explain
 from cq.fields import ArgumentsField, Encoded, EncodedField, InstanceField, ResultField
 from cq.ids import uuid7
+from cq.models.conditions import Among
 from cq.models.manager import StoredManager
 from cq.new import GROUP, NewTask
 from cq.registry import find as find_definition
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from cq.running import RunningTask
 
 _UNFINISHED = [status.value for status in Status if status in states.UNFINISHED]
-_UNSUCCESSFUL = [status.value for status in Status if status in states.UNSUCCESSFUL]
 _TERMINAL = [status.value for status in Status if status in states.TERMINAL]
 _DELAYED = [status.value for status in Status if status in states.DELAYED]
 
@@ -194,8 +194,8 @@ class Task(models.Model):
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.CheckConstraint(
                 name="cq_task_finished",
-                condition=Q(status__in=_TERMINAL, finished_at__isnull=False)
-                | Q(status__in=_UNFINISHED, finished_at__isnull=True),
+                condition=Q(Among("status", words=",".join(_TERMINAL)), finished_at__isnull=False)
+                | Q(Among("status", words=",".join(_UNFINISHED)), finished_at__isnull=True),
             ),
             models.CheckConstraint(
                 name="cq_task_running",
@@ -204,13 +204,11 @@ class Task(models.Model):
             ),
             models.CheckConstraint(
                 name="cq_task_runs_some_time",
-                condition=Q(run_after__isnull=False) | Q(status__in=[Status.SUSPENDED, *_TERMINAL]),
+                condition=Q(run_after__isnull=False) | Q(finished_at__isnull=False) | Q(status=Status.SUSPENDED),
             ),
             models.CheckConstraint(name="cq_task_priority", condition=Q(priority__gte=-100, priority__lte=100)),
-            models.CheckConstraint(name="cq_task_no_own_parent", condition=Q(parent__isnull=True) | ~Q(parent=F("id"))),
-            models.CheckConstraint(
-                name="cq_task_no_own_previous", condition=Q(previous__isnull=True) | ~Q(previous=F("id"))
-            ),
+            models.CheckConstraint(name="cq_task_no_own_parent", condition=~Q(parent=F("id"))),
+            models.CheckConstraint(name="cq_task_no_own_previous", condition=~Q(previous=F("id"))),
             models.UniqueConstraint(
                 fields=["name", "unique_key"],
                 name="cq_task_unique",
@@ -269,14 +267,7 @@ class Task(models.Model):
             models.Index(fields=["prune_after"], name="cq_task_prune", condition=Q(prune_after__isnull=False)),
             models.Index(fields=["process"], name="cq_task_held", condition=Q(status=Status.RUNNING)),
             models.Index(fields=["run_after"], name="cq_task_due", condition=Q(status__in=_DELAYED)),
-            models.Index(
-                fields=["parent"], name="cq_task_live", condition=Q(parent__isnull=False, status__in=_UNFINISHED)
-            ),
-            models.Index(
-                fields=["parent"], name="cq_task_bad", condition=Q(parent__isnull=False, status__in=_UNSUCCESSFUL)
-            ),
-            models.Index(fields=["parent", "id"], name="cq_task_subtasks", condition=Q(parent__isnull=False)),
-            models.Index(fields=["parent", "member"], name="cq_task_members", condition=Q(member__isnull=False)),
+            models.Index(fields=["parent", "status"], name="cq_task_subtasks", condition=Q(parent__isnull=False)),
             models.Index(
                 fields=["parent"],
                 name="cq_task_undo",

@@ -135,29 +135,8 @@ ENQUEUE_NEXT = _ENQUEUE_NEXT.format(on_conflict="")
 # The same, unless an unfinished task has the unique key.
 ENQUEUE_NEXT_UNIQUE = _ENQUEUE_NEXT.format(on_conflict=f"ON CONFLICT {_UNIQUE} DO NOTHING")
 
-# The same for one whose predecessor is unfinished and has no parent, in a third of the time; no row: it is another case.
-ENQUEUE_NEXT_ONE = f"""
-WITH before AS MATERIALIZED (
-    SELECT id, coalesce(workflow_id, id) AS workflow_id FROM cq_task
-     WHERE id = %s::uuid AND status IN ({_UNFINISHED}) AND parent_id IS NULL FOR KEY SHARE),
-asked AS (INSERT INTO cq_settlerequest (task_id) SELECT id FROM before)
-INSERT INTO cq_task (id, args, kwargs, name, queue, priority, force_chain, pass_result, options, created_by, subject,
-                     delay, run_after, previous_id, workflow_id, status)
-SELECT %s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s::smallint, %s::boolean, %s::boolean, %s::jsonb, %s, %s,
-       d.delay, GREATEST({NOW}, d.run_after, {NOW} + coalesce(d.delay, interval '0')), before.id, before.workflow_id, 'PENDING'
-  FROM before, (SELECT make_interval(secs => %s::float8) AS delay, %s::timestamptz AS run_after) AS d
-RETURNING created_at, run_after, workflow_id
-"""
-# The same for one with nothing but its place in the queue.
-ENQUEUE_NEXT_PLAIN = f"""
-WITH before AS MATERIALIZED (
-    SELECT id, coalesce(workflow_id, id) AS workflow_id FROM cq_task
-     WHERE id = %s AND status IN ({_UNFINISHED}) AND parent_id IS NULL FOR KEY SHARE),
-asked AS (INSERT INTO cq_settlerequest (task_id) SELECT id FROM before)
-INSERT INTO cq_task (id, args, kwargs, name, queue, priority, force_chain, pass_result, previous_id, workflow_id, status)
-SELECT %s::uuid, %s::jsonb, %s::jsonb, %s, %s, %s::smallint, %s::boolean, %s::boolean, id, workflow_id, 'PENDING' FROM before
-RETURNING created_at, run_after, workflow_id
-"""
+# The same for one whose predecessor is unfinished and has no parent, in a quarter of the time; no row: it is another case.
+ENQUEUE_NEXT_ONE = "SELECT * FROM cq_enqueue_next(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 # Insert what bodies have made (subtasks, siblings, chains on them), in the transaction that ends the body; nothing if the
 # maker has been overtaken. A sibling asks for its parent to be settled: if that one was revoked, the revoke goes down to it.

@@ -12,6 +12,7 @@ from cq.sql.parts import (
     _UNFINISHED,
     _WAS_NEW_ATTEMPT,
     NOW,
+    _has_below,
 )
 
 _FINISH = """
@@ -67,16 +68,17 @@ FINISH = _FINISH.format(skip_locked="SKIP LOCKED", or_fail="", **_PARTS)
 # … or waited for, by a body that ends its own transaction and holds no other task row.
 FINISH_OWN = _FINISH.format(skip_locked="", or_fail=_OR_FAIL, **_PARTS)
 
-_FINISH_LONE = f"""
+_SUCCEED_LONE = f"""
 UPDATE cq_task
    SET status = '{states.SUCCEED.target}', finished_at = {NOW}, ended_at = {NOW}, process_id = NULL, outcome = 'success',
        prune_after = {NOW} + make_interval(secs => result_ttl),
        result = %s::jsonb, result_of_id = NULL, reason = NULL, error = NULL, exception = NULL, traceback = NULL
- WHERE id = (SELECT id FROM cq_task WHERE id = %s::uuid AND claims = %s AND status = 'RUNNING' FOR NO KEY UPDATE {{skip_locked}})
+ WHERE {{mine}}
 RETURNING id, status, queue
 """
+_MINE = "id = %s::uuid AND claims = %s AND status = 'RUNNING'"
 # The same for one success that no parent waits for, in half the time.
-FINISH_LONE = _FINISH_LONE.format(skip_locked="SKIP LOCKED")
+FINISH_LONE = _SUCCEED_LONE.format(mine=f"id = (SELECT id FROM cq_task WHERE {_MINE} FOR NO KEY UPDATE SKIP LOCKED)")
 # … and for many such.
 FINISH_LONES = f"""
 UPDATE cq_task t
@@ -91,7 +93,7 @@ UPDATE cq_task t
 RETURNING t.id, t.status, t.queue
 """
 FINISH_LONE_OWN = f"""
-WITH moved AS ({_FINISH_LONE.format(skip_locked="")})
+WITH moved AS ({_SUCCEED_LONE.format(mine=_MINE)})
 SELECT id, status, queue FROM moved {_OR_FAIL}
 """
 
@@ -122,8 +124,9 @@ SUSPEND = _SUSPEND.format(skip_locked="SKIP LOCKED", or_fail="")
 SUSPEND_OWN = _SUSPEND.format(skip_locked="", or_fail=_OR_FAIL)
 
 # A group that is not to run ends when all below it has: its members are skipped one by one, and what is forced behind them runs.
-_HELD = f"""(n.name = '{GROUP}' AND NOT n.force_chain
-    AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = n.id AND c.status IN ({_UNFINISHED})))"""
+_HELD = f"""coalesce(n.name = '{GROUP}' AND NOT n.force_chain AND {_has_below("n.id", _UNFINISHED)}, false)"""
+
+_HAS_SUCCEEDED = "EXISTS (SELECT 1 FROM cq_task before WHERE before.id = n.previous_id AND before.status = 'SUCCESS')"
 
 # What follows at once from bodies that have ended, while the swap still holds their rows: release or skip their successors. Those
 # that somebody has locked are asked for. After the swap, with a newer snapshot: whoever chains onto one of them concurrently
@@ -147,6 +150,26 @@ asked AS (
     UNION SELECT parent_id FROM moved WHERE status = 'SKIPPED' AND parent_id IS NOT NULL
     UNION SELECT previous_id FROM after WHERE NOT id = ANY(ARRAY(SELECT id FROM moved)) OR 1000 = (SELECT count(*) FROM after)
     UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
+    RETURNING task_id)
+SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked
+"""
+
+# The same behind one success that no parent waits for, in half the time.
+FOLLOW_LONE = f"""
+WITH free AS MATERIALIZED (
+    SELECT n.id, {_RELEASED_DUE} AS due, true AS runs
+      FROM cq_task n WHERE n.previous_id = %s::uuid AND n.{_IS_PENDING} AND {_HAS_SUCCEEDED}
+     LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED),
+moved AS (
+    UPDATE cq_task t SET {_RELEASE} FROM free WHERE t.id = free.id
+    RETURNING t.id, t.status, t.queue),
+asked AS (
+    INSERT INTO cq_settlerequest (task_id)
+    SELECT id FROM moved WHERE status = 'WAITING'
+    UNION ALL SELECT %s::uuid
+     WHERE current_setting('transaction_isolation') <> 'read committed' OR 1000 = (SELECT count(*) FROM moved)
+        OR EXISTS (SELECT 1 FROM cq_task n WHERE n.previous_id = %s::uuid AND n.{_IS_PENDING} AND {_HAS_SUCCEEDED}
+                      AND NOT n.id = ANY(ARRAY(SELECT id FROM moved)))
     RETURNING task_id)
 SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM asked
 """

@@ -61,3 +61,11 @@ _RELEASE = f"""
     status = CASE WHEN NOT runs THEN '{states.SKIP.target}' WHEN t.name = '{GROUP}' THEN 'WAITING' ELSE {_QUEUED_OR_SCHEDULED} END,
     run_after = due, start_by = due + make_interval(secs => t.expires),
     finished_at = CASE WHEN NOT runs THEN {LATER} END, reason = CASE WHEN NOT runs THEN '{_SKIPPED}' END"""
+
+
+def _has_below(parent: str, statuses: str) -> str:
+    """Say whether a task has a subtask in one of these statuses (NULL: no), by one probe of their index.
+
+    Not EXISTS: whoever needs one row only is given a scan of the table, where the statistics of a short table say that many match.
+    """
+    return f"(SELECT true FROM cq_task c WHERE c.parent_id = {parent} AND c.status IN ({statuses}) ORDER BY c.status LIMIT 1)"

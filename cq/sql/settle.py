@@ -15,6 +15,7 @@ from cq.sql.parts import (
     _UNSUCCESSFUL,
     LATER,
     NOW,
+    _has_below,
 )
 from cq.states import sql_list
 
@@ -52,10 +53,10 @@ WITH ended AS (
                          ELSE (SELECT r.result FROM cq_task r WHERE r.id = t.result_of_id) END,
            reason = CASE WHEN NOT fine THEN 'Not all of its subtasks succeeded.' END
       FROM (SELECT w.id, w.ignore_failures
-                      OR NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL})) AS fine
+                      OR {_has_below("w.id", _UNSUCCESSFUL)} IS NULL AS fine
               FROM cq_task w
              WHERE w.id = ANY(%s::uuid[]) AND w.status IN ({states.FALL_SHORT.guard})
-               AND NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNFINISHED}))) AS judged
+               AND {_has_below("w.id", _UNFINISHED)} IS NULL) AS judged
      WHERE t.id = judged.id
     RETURNING t.id, t.parent_id, t.status),
 asked AS (INSERT INTO cq_settlerequest (task_id) SELECT DISTINCT parent_id FROM ended WHERE parent_id IS NOT NULL)
@@ -67,10 +68,11 @@ SELECT id, status FROM ended
 SETTLE_FAIL_FAST = f"""
 WITH above AS MATERIALIZED (
     SELECT w.id FROM cq_task w WHERE w.id = ANY(%s::uuid[]) AND w.status = 'WAITING' AND w.fail_fast
-       AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = w.id AND c.status IN ({_UNSUCCESSFUL}))),
+       AND {_has_below("w.id", _UNSUCCESSFUL)}),
 below AS MATERIALIZED (
     SELECT id, status AS was, process_id AS holder, key FROM cq_task
-     WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard}) LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED),
+     WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard})
+     ORDER BY parent_id, status LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED),
 lingers AS (
     INSERT INTO cq_lingering (task_id, process_id, key) SELECT id, holder, key FROM below WHERE was = 'RUNNING'
     RETURNING task_id, process_id),
@@ -83,7 +85,7 @@ revoked AS (
 asked AS (
     INSERT INTO cq_settlerequest (task_id)
     SELECT id FROM revoked
-    UNION SELECT parent_id FROM cq_task WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({_UNFINISHED}))
+    UNION SELECT id FROM above WHERE {_has_below("above.id", _UNFINISHED)})
 SELECT id, (SELECT process_id FROM lingers WHERE task_id = revoked.id) FROM revoked
 """
 
@@ -94,7 +96,7 @@ WITH marked AS (
     UPDATE cq_task p SET compensated = true
      WHERE p.id = ANY(%s::uuid[]) AND p.status IN ({_UNSUCCESSFUL}) AND NOT p.compensated
        AND EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = p.id AND c.compensate IS NOT NULL AND c.status = 'SUCCESS')
-       AND NOT EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = p.id AND c.status IN ({_UNFINISHED}))
+       AND {_has_below("p.id", _UNFINISHED)} IS NULL
     RETURNING p.id, p.status, coalesce(p.workflow_id, p.id) AS workflow_id)
 SELECT CASE WHEN marked.status = 'REVOKED' THEN c.id ELSE marked.id END, marked.id, marked.workflow_id, c.id, c.compensate::text,
        CASE WHEN {_IS_BELOW.format(t="c")} THEN '' ELSE coalesce(c.result::text, 'null') END
@@ -147,7 +149,7 @@ WITH above AS MATERIALIZED (
 below AS MATERIALIZED (
     SELECT id, parent_id, status AS was, process_id AS holder, key FROM cq_task
      WHERE parent_id = ANY(ARRAY(SELECT id FROM above)) AND status IN ({states.REVOKE.guard})
-     LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED),
+     ORDER BY parent_id, status LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED),
 lingers AS (
     INSERT INTO cq_lingering (task_id, process_id, key, terminate)
     SELECT below.id, holder, key, terminate FROM below JOIN above ON above.id = below.parent_id WHERE was = 'RUNNING'
@@ -218,5 +220,5 @@ INSERT INTO cq_settlerequest (task_id)
 SELECT t.id FROM cq_task t WHERE t.id = ANY(%s::uuid[]) AND t.status IN ({_TERMINAL})
    AND (EXISTS (SELECT 1 FROM cq_task n WHERE n.previous_id = t.id AND n.{_IS_PENDING}
                    AND NOT (t.status NOT IN ('SUCCESS', 'REVOKED') AND {_HELD}))
-     OR EXISTS (SELECT 1 FROM cq_task c WHERE c.parent_id = t.id AND c.status IN ({_UNFINISHED})))
+     OR {_has_below("t.id", _UNFINISHED)})
 """
