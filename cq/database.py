@@ -89,7 +89,7 @@ def round_trip(*, commits: bool = False) -> Iterator[RoundTrip]:
     is_whole = not own.in_atomic_block
     with own.wrap_database_errors:
         if not is_whole and not _is_open(raw):
-            raw.execute("SELECT")  # psycopg begins the transaction, as it was told
+            begin()
         trip = RoundTrip(raw)
         try:
             if is_whole:
@@ -105,13 +105,25 @@ def round_trip(*, commits: bool = False) -> Iterator[RoundTrip]:
             raise
 
 
-@contextmanager
-def marked(mark: str) -> Iterator[None]:
-    """Send a mark in one round trip with what is sent inside: one statement on psycopg's own cursor."""
+def begin(first: str = "") -> None:
+    """Begin the transaction that is due, if it has not begun, with a first statement in the same round trip."""
     own = connection()
-    with own.wrap_database_errors, own.connection.pipeline():
-        own.connection.execute(mark, prepare=False)
-        yield
+    raw: Any = own.connection
+    words = [first] if _is_open(raw) else [_begin(raw), first]
+    with own.wrap_database_errors:
+        wire.command(raw, "; ".join(filter(None, words)))
+
+
+def _begin(raw: Any) -> str:
+    """Return how psycopg would begin a transaction, as it was told."""
+    words = ["BEGIN"]
+    if raw.isolation_level is not None:
+        words.append(f"ISOLATION LEVEL {psycopg.IsolationLevel(raw.isolation_level).name.replace('_', ' ')}")
+    if raw.read_only is not None:
+        words.append("READ ONLY" if raw.read_only else "READ WRITE")
+    if raw.deferrable is not None:
+        words.append("DEFERRABLE" if raw.deferrable else "NOT DEFERRABLE")
+    return " ".join(words)
 
 
 def _is_open(raw: Any) -> bool:

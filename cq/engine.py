@@ -6,8 +6,8 @@ Nothing here imports the model, decides about neighbours (that is `settle`), or 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -285,14 +285,9 @@ def _send_claims(trip: RoundTrip, wish: Wish) -> list[Reply]:
     ]
 
 
-@contextmanager
-def marked() -> Iterator[None]:
-    """Mark this thread's transaction before what is sent inside, so that its end is known to end this one.
-
-    A body's first statement goes on the same round trip: it must be one that can be sent in a pipeline.
-    """
-    with database.marked(sql.MARK):
-        yield
+def mark() -> None:
+    """Begin this thread's transaction if it has not begun, and mark it, so that its end is known to end this one."""
+    database.begin(sql.MARK)
 
 
 def finish_own(outcome: Outcome, *, is_marked: bool = False, commits: bool = False) -> Finished:
@@ -345,8 +340,11 @@ class _Finishing:
                 trip.send_unplanned(sql.LINGER, outcome.lingers_in, [outcome.task.id], [outcome.task.claims])
         # Behind a link of a chain there is probably another one.
         has_next = not is_lone or any(outcome.task.previous_id is not None for outcome in outcomes)
-        if is_lone and has_next and len(outcomes) == 1:
-            self.followed = trip.send(sql.FOLLOW_LONE, *[outcomes[0].task.id] * 3)
+        if is_lone and len(outcomes) == 1:
+            one = outcomes[0].task.id
+            self.followed = (
+                trip.send(sql.FOLLOW_LONE, one, one, one) if has_next else trip.send(sql.ASK_NEXT_LONE, one, one)
+            )
         else:
             self.followed = trip.send(sql.FOLLOW if has_next else sql.ASK_NEXT, ids, ids)
         trip.failpoint("finish.asked")

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic
 from psycopg.pq import TransactionStatus
@@ -88,11 +87,7 @@ class Watch:
         if self.has_marked:
             return execute(sql, params, many, context)
         self.has_marked = True
-        if self.connection.execute_wrappers[-1] is self and _fits_a_pipeline(str(sql), context["cursor"].cursor):
-            with engine.marked():
-                return execute(sql, params, many, context)
-        with engine.marked():
-            pass
+        engine.mark()
         return execute(sql, params, many, context)
 
     @property
@@ -115,11 +110,6 @@ class Watch:
                 "The body caught a database error and went on: its transaction can only be rolled back. "
                 "Put the statement that may fail into its own transaction.atomic()."
             )
-
-
-def _fits_a_pipeline(sql: str, cursor: Any) -> bool:
-    """Say whether this is surely one statement, on a cursor that has no other way to send it; no wrapper adds to it any more."""
-    return ";" not in sql and not isinstance(cursor, psycopg.ServerCursor)
 
 
 def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:

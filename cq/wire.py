@@ -133,19 +133,29 @@ def is_free(raw: Any) -> bool:
 
 def ask(raw: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Send one statement and return its rows."""
-    pgconn, text = raw.pgconn, _compiled(statement)
     transformer = Transformer.from_context(raw)
     values = transformer.dump_sequence(parameters, _FORMATS[: len(parameters)])
-    pgconn.send_query_params(text, values, transformer.types, transformer.formats)
+    raw.pgconn.send_query_params(_compiled(statement), values, transformer.types, transformer.formats)
+    return _rows_of(_answers(raw)[0], transformer)
+
+
+def command(raw: Any, text: str) -> None:
+    """Send statements without parameters, with semicolons between."""
+    raw.pgconn.send_query(text.encode())
+    _answers(raw)
+
+
+def _answers(raw: Any) -> list[Any]:
+    """Receive what comes of what was sent; the error of the first that failed."""
     try:
         results = _wait(raw, _results(raw.pgconn, 1))
     except BaseException:
         if raw.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             _wait(raw, _results(raw.pgconn, 1))
         raise
-    for result in results:  # by itself it commits: what is checked only then fails in a second one
+    for result in results:  # one by itself commits: what is checked only then fails in a second one
         _check(raw, result)
-    return _rows_of(results[0], transformer)
+    return results
 
 
 class RoundTrip:

@@ -76,7 +76,7 @@ UPDATE cq_task
  WHERE {{mine}}
 RETURNING id, status, queue
 """
-_MINE = "id = %s::uuid AND claims = %s AND status = 'RUNNING'"
+_MINE = "id = %s::uuid AND claims = %s AND status || '' = 'RUNNING'"
 # The same for one success that no parent waits for, in half the time.
 FINISH_LONE = _SUCCEED_LONE.format(mine=f"id = (SELECT id FROM cq_task WHERE {_MINE} FOR NO KEY UPDATE SKIP LOCKED)")
 # … and for many such.
@@ -92,10 +92,10 @@ UPDATE cq_task t
  WHERE t.id = mine.id
 RETURNING t.id, t.status, t.queue
 """
-FINISH_LONE_OWN = f"""
-WITH moved AS ({_SUCCEED_LONE.format(mine=_MINE)})
-SELECT id, status, queue FROM moved {_OR_FAIL}
-"""
+# … and for a body that ends its own transaction: an error if its claim no longer holds, as above.
+FINISH_LONE_OWN = _SUCCEED_LONE.format(
+    mine=f"id = (SELECT coalesce((SELECT id FROM cq_task WHERE {_MINE} FOR NO KEY UPDATE), ('{FENCED}' || random())::uuid))"
+)
 
 _SUSPEND = f"""
 WITH mine AS MATERIALIZED (
@@ -175,12 +175,15 @@ SELECT id, status, queue FROM moved UNION ALL SELECT task_id, NULL, NULL FROM as
 """
 
 # Leave the successors of such a one, which has seldom any, to be settled. In a statement of its own, for the reason given above.
-ASK_NEXT = f"""
+_ASK_NEXT = f"""
 INSERT INTO cq_settlerequest (task_id)
-SELECT previous_id FROM cq_task WHERE previous_id = ANY(%s::uuid[]) AND {_IS_PENDING}
-UNION SELECT unnest(%s::uuid[]) WHERE current_setting('transaction_isolation') <> 'read committed'
+SELECT previous_id FROM cq_task WHERE previous_id = {{them}} AND {_IS_PENDING}
+UNION SELECT {{each}} WHERE current_setting('transaction_isolation') <> 'read committed'
 RETURNING task_id, NULL, NULL
 """
+ASK_NEXT = _ASK_NEXT.format(them="ANY(%s::uuid[])", each="unnest(%s::uuid[])")
+# For one alone, PostgreSQL keeps a plan; for lists, it makes one each time.
+ASK_NEXT_LONE = _ASK_NEXT.format(them="%s::uuid", each="%s::uuid")
 
 # Add to what a process has counted in this minute. Nobody else writes its rows.
 COUNT = f"""
