@@ -383,45 +383,27 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="task",
             constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        cq.models.conditions.Among(
-                            "status", words="SUCCESS,FAILURE,INCOMPLETE,REVOKED,SKIPPED,LOST,EXPIRED"
+                condition=cq.models.conditions.Among(
+                    "status",
+                    models.Case(
+                        models.When(
+                            finished_at__isnull=True,
+                            process__isnull=False,
+                            run_after__isnull=False,
+                            then=cq.models.conditions.Words(words="RUNNING"),
                         ),
-                        ("finished_at__isnull", False),
-                    ),
-                    models.Q(
-                        cq.models.conditions.Among(
-                            "status", words="PENDING,SCHEDULED,QUEUED,RUNNING,SUSPENDED,WAITING,RETRY"
+                        models.When(process__isnull=False, then=cq.models.conditions.Words(words="")),
+                        models.When(
+                            finished_at__isnull=False,
+                            then=cq.models.conditions.Words(
+                                words="SUCCESS,FAILURE,INCOMPLETE,REVOKED,SKIPPED,LOST,EXPIRED"
+                            ),
                         ),
-                        ("finished_at__isnull", True),
+                        models.When(run_after__isnull=True, then=cq.models.conditions.Words(words="SUSPENDED")),
+                        default=cq.models.conditions.Words(words="PENDING,SCHEDULED,QUEUED,SUSPENDED,WAITING,RETRY"),
                     ),
-                    _connector="OR",
                 ),
-                name="cq_task_finished",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="task",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("process__isnull", False), ("status", "RUNNING")),
-                    models.Q(models.Q(("status", "RUNNING"), _negated=True), ("process__isnull", True)),
-                    _connector="OR",
-                ),
-                name="cq_task_running",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="task",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("run_after__isnull", False),
-                    ("finished_at__isnull", False),
-                    ("status", "SUSPENDED"),
-                    _connector="OR",
-                ),
-                name="cq_task_runs_some_time",
+                name="cq_task_status",
             ),
         ),
         migrations.AddConstraint(
@@ -781,19 +763,20 @@ class Migration(migrations.Migration):
             """,
             migrations.RunSQL.noop,
         ),
-        # Whenever a task with a key becomes ready or gives its place back, by whatever statement, its key is to be looked at.
+        # Whenever a task with a key becomes ready or gives its place back, by whatever statement, its key is to be looked at. What a
+        # trigger asks is read at each statement that writes, like a check: so it is short, and the rest stands in the function.
         migrations.RunSQL(
             """
             CREATE FUNCTION cq_ask_for_key() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
-                INSERT INTO cq_keyrequest (key) VALUES (NEW.key);
+                IF NEW.status IS DISTINCT FROM OLD.status AND NEW.status <> 'RUNNING'
+                   AND (NEW.status = 'QUEUED' OR OLD.status IN ('QUEUED', 'RUNNING')) THEN
+                    INSERT INTO cq_keyrequest (key) VALUES (NEW.key);
+                END IF;
                 RETURN NULL;
             END $$;
-            CREATE TRIGGER cq_task_enqueued AFTER INSERT ON cq_task FOR EACH ROW
-                WHEN (NEW.key IS NOT NULL AND NEW.status = 'QUEUED') EXECUTE FUNCTION cq_ask_for_key();
-            CREATE TRIGGER cq_task_moved AFTER UPDATE OF status ON cq_task FOR EACH ROW
-                WHEN (NEW.key IS NOT NULL AND NEW.status <> OLD.status AND NEW.status <> 'RUNNING'
-                      AND (NEW.status = 'QUEUED' OR OLD.status IN ('QUEUED', 'RUNNING'))) EXECUTE FUNCTION cq_ask_for_key();
+            CREATE TRIGGER cq_task_moved AFTER INSERT OR UPDATE OF status ON cq_task FOR EACH ROW
+                WHEN (NEW.key IS NOT NULL) EXECUTE FUNCTION cq_ask_for_key();
             CREATE FUNCTION cq_ask_for_lingering() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
                 INSERT INTO cq_keyrequest (key) VALUES (OLD.key);
@@ -806,7 +789,6 @@ class Migration(migrations.Migration):
             DROP TRIGGER IF EXISTS cq_lingering_gone ON cq_lingering;
             DROP FUNCTION cq_ask_for_lingering();
             DROP TRIGGER IF EXISTS cq_task_moved ON cq_task;
-            DROP TRIGGER IF EXISTS cq_task_enqueued ON cq_task;
             DROP FUNCTION cq_ask_for_key()
             """,
         ),
@@ -845,6 +827,9 @@ class Migration(migrations.Migration):
             $$;
             CREATE FUNCTION cq_task_has_failed() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
+                IF NEW.status = OLD.status THEN
+                    RETURN NULL;
+                END IF;
                 PERFORM cq_call_errorbacks(NEW.id);
                 IF FOUND THEN
                     INSERT INTO cq_settlerequest (task_id) VALUES (NEW.id);
@@ -852,8 +837,7 @@ class Migration(migrations.Migration):
                 RETURN NULL;
             END $$;
             CREATE TRIGGER cq_task_failed AFTER UPDATE OF status ON cq_task FOR EACH ROW
-                WHEN (NEW.status IN ('FAILURE', 'INCOMPLETE', 'LOST', 'EXPIRED') AND NEW.status <> OLD.status)
-                EXECUTE FUNCTION cq_task_has_failed()
+                WHEN (NEW.status = ANY('{FAILURE,INCOMPLETE,LOST,EXPIRED}')) EXECUTE FUNCTION cq_task_has_failed()
             """,
             """
             DROP TRIGGER IF EXISTS cq_task_failed ON cq_task;

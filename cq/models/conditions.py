@@ -1,17 +1,26 @@
-"""What a row's columns have to say of each other."""
+"""What a row's columns have to say of each other, in a form that PostgreSQL reads quickly.
+
+It reads the text of each check anew for each statement that writes. `IN (…)` is stored as a tree with a node for each word: with
+that in three checks, a lone insert took 136 µs instead of 128.
+"""
 
 from typing import Any, ClassVar
 
-from django.db.models import BooleanField, Func
+from django.db.models import BooleanField, Field, Func
+
+
+class Words(Func):
+    """Some words (`words`, with commas between) as one array."""
+
+    template = "'{%(words)s}'::text[]"
+    arity = 0
+    output_field: ClassVar[Any] = Field()
 
 
 class Among(Func):
-    """Say whether a column's word is one of these (`words`, with commas between).
+    """Say whether a word is among some words."""
 
-    As one array: PostgreSQL reads the text of each check anew for each statement that writes, and takes 8 µs longer of 140 for that
-    of `IN (…)`, which it stores as a tree with a node for each word.
-    """
-
-    template = "%(expressions)s = ANY('{%(words)s}')"
-    arity = 1
+    template = "%(expressions)s)"
+    arg_joiner = " = ANY("
+    arity = 2
     output_field: ClassVar[Any] = BooleanField()

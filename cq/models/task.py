@@ -14,7 +14,7 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError, models
-from django.db.models import NOT_PROVIDED, F, Q
+from django.db.models import NOT_PROVIDED, Case, F, Q, When
 from django.db.models.base import ModelState
 from django.db.models.functions import Now
 
@@ -34,7 +34,7 @@ from cq.exceptions import (
 from cq.explain import explain
 from cq.fields import ArgumentsField, Encoded, EncodedField, InstanceField, ResultField
 from cq.ids import uuid7
-from cq.models.conditions import Among
+from cq.models.conditions import Among, Words
 from cq.models.manager import StoredManager
 from cq.new import GROUP, NewTask
 from cq.registry import find as find_definition
@@ -192,19 +192,24 @@ class Task(models.Model):
             ("revoke_task", "Can revoke task"),
         ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
+            # Which statuses a row may have, by its other columns.
             models.CheckConstraint(
-                name="cq_task_finished",
-                condition=Q(Among("status", words=",".join(_TERMINAL)), finished_at__isnull=False)
-                | Q(Among("status", words=",".join(_UNFINISHED)), finished_at__isnull=True),
-            ),
-            models.CheckConstraint(
-                name="cq_task_running",
-                condition=Q(status=Status.RUNNING, process__isnull=False)
-                | (~Q(status=Status.RUNNING) & Q(process__isnull=True)),
-            ),
-            models.CheckConstraint(
-                name="cq_task_runs_some_time",
-                condition=Q(run_after__isnull=False) | Q(finished_at__isnull=False) | Q(status=Status.SUSPENDED),
+                name="cq_task_status",
+                condition=Among(
+                    "status",
+                    Case(
+                        When(
+                            finished_at__isnull=True,
+                            process__isnull=False,
+                            run_after__isnull=False,
+                            then=Words(words=Status.RUNNING.value),
+                        ),
+                        When(process__isnull=False, then=Words(words="")),
+                        When(finished_at__isnull=False, then=Words(words=",".join(_TERMINAL))),
+                        When(run_after__isnull=True, then=Words(words=Status.SUSPENDED.value)),
+                        default=Words(words=",".join(word for word in _UNFINISHED if word != Status.RUNNING.value)),
+                    ),
+                ),
             ),
             models.CheckConstraint(name="cq_task_priority", condition=Q(priority__gte=-100, priority__lte=100)),
             models.CheckConstraint(name="cq_task_no_own_parent", condition=~Q(parent=F("id"))),

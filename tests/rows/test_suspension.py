@@ -186,7 +186,7 @@ def test_a_refusal_of_what_is_about_to_be_resumed_ends_its_attempt() -> None:
 def test_what_is_to_run_runs_some_time() -> None:
     for free in (Status.SUSPENDED, Status.REVOKED):
         row(free, run_after=None)
-    with pytest.raises(IntegrityError, match="cq_task_runs_some_time"):
+    with pytest.raises(IntegrityError, match="cq_task_status"):
         row(Status.QUEUED, run_after=None)
 
 
