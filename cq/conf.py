@@ -24,7 +24,7 @@ def _key(default: Any, meaning: str) -> Any:
     return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conf:
     """The values of the setting `CQ`, defaults filled in."""
 

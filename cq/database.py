@@ -140,6 +140,15 @@ def on_commit(effect: Callable[[], object]) -> None:
     transaction.on_commit(effect, using=alias())
 
 
+def last_on_commit() -> Callable[[], object] | None:
+    """Return what was last told to be done after the commit, in the same savepoints as now; None if nothing was."""
+    own = connection()
+    if not own.in_atomic_block or not own.run_on_commit:
+        return None
+    last: Any = own.run_on_commit[-1]
+    return last[1] if last[0] == set(own.savepoint_ids) else None
+
+
 def in_transaction() -> bool:
     """Say whether this thread is inside a transaction of its own making."""
     return connection().in_atomic_block

@@ -11,9 +11,10 @@ from functools import cached_property, partial, partialmethod
 from reprlib import repr as brief
 from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cq import codec, keys
-from cq.conf import conf
+from cq.conf import Conf, conf
 from cq.exceptions import InvalidArguments, InvalidOption
 from cq.keys import Rate
 from cq.new import GROUP, NewTask
@@ -130,11 +131,25 @@ class Definition:
 
     def template(self, options: Mapping[str, Any]) -> NewTask:
         """Make a row without what depends on a call's arguments: these, its unique key, and its key if a function makes that."""
+        if options:
+            return NewTask(**self._columns(options))
+        settings = conf()
+        columns = self._without_options.get(settings)
+        if columns is None:
+            columns = self._without_options[settings] = self._columns({})
+        return NewTask(**columns)
+
+    @cached_property
+    def _without_options(self) -> WeakKeyDictionary[Conf, dict[str, Any]]:
+        """What most calls have in common, by the settings in force."""
+        return WeakKeyDictionary()
+
+    def _columns(self, options: Mapping[str, Any]) -> dict[str, Any]:
         run_after = options.get("run_after")
         has_own_key = self.has_own_key(options)
         key = None if has_own_key else self.key_of((), {}, options)
         is_keyed = has_own_key or key is not None
-        return NewTask(
+        columns: dict[str, Any] = dict(
             name=self.name,
             queue=options["queue"] if "queue" in options else check_queue(route(self.name, self.queue)),
             priority=options.get("priority", self.priority),
@@ -156,6 +171,7 @@ class Definition:
             ignore_failures=options.get("ignore_failures", self.ignore_failures),
             compensate=self.compensate.template() if self.compensate else None,
         )
+        return {name: value for name, value in columns.items() if value is not None and value is not False}
 
     def has_own_key(self, options: Mapping[str, Any]) -> bool:
         """Say whether each call has a key of its own, made from its arguments."""

@@ -184,9 +184,23 @@ def _insert(statement: str, new: Sequence[NewTask]) -> list[Inserted]:
         return [row for part in database.slices(new, _SLICE) for row in _insert(statement, part)]
 
 
+class _Wake:
+    """What workers are told when a transaction has committed: once for all that was enqueued in a row."""
+
+    def __init__(self, queues: set[str]) -> None:
+        self.queues = queues
+
+    def __call__(self) -> None:
+        notifier.wake(self.queues)
+
+
 def _wake_on_commit(new: Sequence[NewTask]) -> None:
     queues = {task.queue for task in new}
-    database.on_commit(lambda: notifier.wake(queues))
+    before = database.last_on_commit()
+    if isinstance(before, _Wake):
+        before.queues |= queues
+    else:
+        database.on_commit(_Wake(queues))
 
 
 def adopt(parent_id: UUID, ids: Sequence[UUID]) -> set[UUID]:
@@ -338,8 +352,7 @@ class _Finishing:
         for outcome in outcomes:
             if outcome.lingers_in is not None:
                 trip.send_unplanned(sql.LINGER, outcome.lingers_in, [outcome.task.id], [outcome.task.claims])
-        # Behind a link of a chain there is probably another one.
-        has_next = not is_lone or any(outcome.task.previous_id is not None for outcome in outcomes)
+        has_next = not is_lone or any(map(_is_link, outcomes))
         if is_lone and len(outcomes) == 1:
             one = outcomes[0].task.id
             self.followed = (
@@ -368,6 +381,11 @@ class _Finishing:
 
 def _is_lone(outcome: Outcome) -> bool:
     return outcome.transition is states.SUCCEED and outcome.task.parent_id is None and outcome.result_of is None
+
+
+def _is_link(outcome: Outcome) -> bool:
+    """Say whether it has a predecessor: behind a link of a chain there is probably another one."""
+    return outcome.task.previous_id is not None
 
 
 def _columns(outcomes: Sequence[Outcome]) -> list[str | list[str | None] | None]:

@@ -408,24 +408,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="task",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("priority__gte", -100), ("priority__lte", 100)), name="cq_task_priority"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="task",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("parent", models.F("id")), _negated=True), name="cq_task_no_own_parent"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="task",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("previous", models.F("id")), _negated=True), name="cq_task_no_own_previous"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="task",
             constraint=models.UniqueConstraint(
                 condition=models.Q(
                     ("status__in", ["PENDING", "SCHEDULED", "QUEUED", "RUNNING", "SUSPENDED", "WAITING", "RETRY"]),

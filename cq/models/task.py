@@ -211,9 +211,6 @@ class Task(models.Model):
                     ),
                 ),
             ),
-            models.CheckConstraint(name="cq_task_priority", condition=Q(priority__gte=-100, priority__lte=100)),
-            models.CheckConstraint(name="cq_task_no_own_parent", condition=~Q(parent=F("id"))),
-            models.CheckConstraint(name="cq_task_no_own_previous", condition=~Q(previous=F("id"))),
             models.UniqueConstraint(
                 fields=["name", "unique_key"],
                 name="cq_task_unique",

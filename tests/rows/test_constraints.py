@@ -5,7 +5,6 @@ from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F
 from django.db.models.functions import Now
 
 from cq import states
@@ -47,24 +46,9 @@ def test_what_has_not_ended_runs_some_time_unless_it_waits_for_an_event(status: 
     Task.objects.filter(pk=row(Status.SUSPENDED).pk).update(run_after=None)
 
 
-@pytest.mark.parametrize("priority", [-101, 101])
-def test_priority_is_within_a_hundred(priority: int) -> None:
-    assert refused(row(), priority=priority) == "cq_task_priority"
-
-
-@pytest.mark.parametrize("priority", [-100, 100])
-def test_a_hundred_is_within(priority: int) -> None:
-    assert row(priority=priority).priority == priority
-
-
 @pytest.mark.parametrize("status", ["queued", "DONE", ""])
 def test_a_status_that_is_none_is_refused(status: str) -> None:
     assert refused(row(), status=status) == "cq_task_status"
-
-
-@pytest.mark.parametrize("column", ["parent", "previous"])
-def test_nothing_is_above_or_before_itself(column: str) -> None:
-    assert refused(row(), **{column: F("id")}) == f"cq_task_no_own_{column}"
 
 
 def test_a_unique_key_belongs_to_one_unfinished_task() -> None:

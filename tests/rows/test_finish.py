@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from cq import engine, outcome, settle, sql, states
 from cq.exceptions import Fenced
 from cq.models import PastAttempt, SettleRequest, Task
+from cq.new import GROUP
 from cq.outcome import Outcome
 from cq.states import Status
 from cq.testing import failpoint
@@ -21,9 +22,11 @@ committed = pytest.mark.django_db(transaction=True)
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True, params=["as it comes", "among many"])
+@pytest.fixture(autouse=True, params=["as it comes", "as a link", "among many"])
 def statements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lone success has a statement of its own, which must do what the one for lists does."""
+    """A lone success, and what follows a lone link, have statements of their own, which must do what those for lists do."""
+    if request.param == "as a link":
+        monkeypatch.setattr(engine, "_is_link", lambda outcome: True)
     if request.param == "among many":
         monkeypatch.setattr(engine, "_is_lone", lambda outcome: False)
 
@@ -213,6 +216,28 @@ def test_who_fails_skips_its_successors_and_asks_for_what_comes_after_them() -> 
 
     assert [Task.objects.get(pk=made.id).status for made in (after, forced)] == ["SKIPPED", "QUEUED"]
     assert set(finished.asked) == {parent.id, after.id, task.id}  # itself: for its errorbacks
+
+
+def test_a_late_worker_releases_no_successor() -> None:
+    task, late, _ = overtaken()
+    after = row(Status.PENDING, previous=task)
+    SettleRequest.objects.all().delete()
+
+    finished = engine.finish([succeeded(late)])
+
+    assert (finished.moved, status(after)) == ([], Status.PENDING)
+    assert finished.asked in ([], [task.id])  # to ask in vain does no harm
+
+
+def test_a_group_that_follows_waits_and_is_asked_for() -> None:
+    task = row(Status.RUNNING)
+    group = row(Status.PENDING, name=GROUP, previous=task)
+
+    finished = engine.finish([succeeded(held(task))])
+    settle.settle_all()
+
+    assert finished.asked in ([group.id], [task.id])
+    assert status(group) == Status.SUCCESS
 
 
 @committed

@@ -111,6 +111,8 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "FINISH_LONES": (some, [1] * 100, f"[{','.join(['null'] * 100)}]"),
         "FOLLOW": (some, some),
         "ASK_NEXT": (some, some),
+        "FOLLOW_LONE": (some[0], some[0], some[0]),
+        "ASK_NEXT_LONE": (some[0], some[0]),
         "SUSPEND": (some, [1] * 100, ["event"] * 100, ["go"] * 100, [None] * 100, [None] * 100),
         "SETTLE_RESUME": (some,),
         "STEPS": (some[0],),
