@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, IntegrityError, connection, transaction
+from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 
 from cq import database, executor, task
@@ -47,6 +48,14 @@ def next_task_is_fine():
     with elsewhere() as other:
         assert other(states, after, found) == ["SUCCESS", "SUCCESS"]  # and it has committed
     Group.objects.filter(name="next").delete()
+
+
+@task
+def tells_its_transaction(cqt):
+    return {
+        name.removeprefix("transaction_").replace("isolation", "isolation_level"): execute(f"SHOW {name}")[0][0]
+        for name in ("transaction_isolation", "transaction_deferrable", "transaction_read_only")
+    }
 
 
 @task
@@ -560,6 +569,40 @@ def test_a_body_that_writes_takes_no_more_round_trips_than_a_transaction(monkeyp
     assert make.status(task) == "SUCCESS"
     assert len(trips) == 2
     assert commits == [TransactionStatus.IDLE], "Django finds nothing left to commit"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "session"),
+    [
+        ("isolation_level", IsolationLevel.SERIALIZABLE, None),
+        ("deferrable", True, None),
+        ("deferrable", False, "SET default_transaction_deferrable = on"),
+        ("read_only", False, "SET default_transaction_read_only = on"),
+    ],
+)
+def test_a_bodys_transaction_begins_as_the_project_has_told_the_driver(attribute, value, session):
+    task = tells_its_transaction.delay()
+    (claimed,) = make.take(make.process())
+    if session:
+        execute(session)
+    setattr(connection.connection, attribute, value)
+
+    executor.execute(claimed)
+
+    task.refresh_from_db()
+    told = {"isolation_level": "read committed", "deferrable": "off", "read_only": "off"}
+    wanted = {IsolationLevel.SERIALIZABLE: "serializable", True: "on", False: "off"}[value]
+    assert (task.status, task.result) == ("SUCCESS", told | {attribute: wanted})
+
+
+def test_a_body_that_only_reads_fails_where_it_may_only_read():
+    tells_its_transaction.delay()
+    (claimed,) = make.take(make.process())
+    connection.connection.read_only = True
+
+    executed = executor.execute(claimed)
+
+    assert "read-only transaction" in executed.outcome.error
 
 
 @pytest.fixture
