@@ -5,6 +5,7 @@ from cq.new import GROUP
 from cq.sql.parts import (
     _ENDED_BY_ITSELF,
     _IS_PENDING,
+    _IS_RUNNING,
     _RELEASE,
     _RELEASED_DUE,
     _SUSPENDED_STILL,
@@ -25,7 +26,7 @@ WITH given AS (
 mine AS MATERIALIZED (
     SELECT t.id, t.attempt, t.started_at, t.worker, g.target, g.outcome, g.result, g.error, g.exception, g.traceback, g.reason,
            g.delay, g.charge, g.result_of
-      FROM given g JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING'
+      FROM given g JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.{is_running}
        FOR NO KEY UPDATE OF t {skip_locked}),
 past AS (
     INSERT INTO cq_pastattempt (task_id, number, started_at, ended_at, worker, outcome, error, exception, traceback)
@@ -60,6 +61,7 @@ UNION ALL SELECT NULL, ('{FENCED}' || n)::int::text, NULL FROM (SELECT count(*) 
 # Write the outcomes of bodies, each only while its claim holds. Rows that somebody has locked are left for another try …
 _PARTS = {
     "now": NOW,
+    "is_running": _IS_RUNNING,
     "terminal": _TERMINAL,
     "was_new_attempt": _WAS_NEW_ATTEMPT,
     "suspended_still": _SUSPENDED_STILL,
@@ -76,7 +78,7 @@ UPDATE cq_task
  WHERE {{mine}}
 RETURNING id, status, queue
 """
-_MINE = "id = %s::uuid AND claims = %s AND status || '' = 'RUNNING'"
+_MINE = f"id = %s::uuid AND claims = %s AND {_IS_RUNNING}"
 # The same for one success that no parent waits for, in half the time.
 FINISH_LONE = _SUCCEED_LONE.format(mine=f"id = (SELECT id FROM cq_task WHERE {_MINE} FOR NO KEY UPDATE SKIP LOCKED)")
 # … and for many such.
@@ -87,7 +89,7 @@ UPDATE cq_task t
        result = NULLIF(mine.result, 'null'), result_of_id = NULL, reason = NULL, error = NULL, exception = NULL, traceback = NULL
   FROM (SELECT held.id, g.result
           FROM ROWS FROM (unnest(%s::uuid[], %s::int[]), jsonb_array_elements(%s::jsonb)) AS g(id, claims, result)
-          JOIN cq_task held ON held.id = g.id AND held.claims = g.claims AND held.status = 'RUNNING'
+          JOIN cq_task held ON held.id = g.id AND held.claims = g.claims AND held.{_IS_RUNNING}
            FOR NO KEY UPDATE OF held SKIP LOCKED) AS mine
  WHERE t.id = mine.id
 RETURNING t.id, t.status, t.queue
@@ -102,7 +104,7 @@ WITH mine AS MATERIALIZED (
     SELECT t.id, t.attempt, g.kind, g.name, g.seconds, g.permission
       FROM unnest(%s::uuid[], %s::int[], %s::text[], %s::text[], %s::float8[], %s::text[])
                AS g(id, claims, kind, name, seconds, permission)
-      JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING'
+      JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.{_IS_RUNNING}
        FOR NO KEY UPDATE OF t {{skip_locked}}),
 reached AS (
     INSERT INTO cq_step (task_id, kind, name, attempt, started_at, until, permission)
@@ -167,7 +169,7 @@ asked AS (
     INSERT INTO cq_settlerequest (task_id)
     SELECT id FROM moved WHERE status = 'WAITING'
     UNION ALL SELECT %s::uuid
-     WHERE current_setting('transaction_isolation') <> 'read committed' OR 1000 = (SELECT count(*) FROM moved)
+     WHERE current_setting('transaction_isolation') <> 'read committed'
         OR EXISTS (SELECT 1 FROM cq_task n WHERE n.previous_id = %s::uuid AND n.{_IS_PENDING} AND {_HAS_SUCCEEDED}
                       AND NOT n.id = ANY(ARRAY(SELECT id FROM moved)))
     RETURNING task_id)
@@ -196,9 +198,9 @@ SELECT date_trunc('minute', {NOW}), %s::uuid, c.*
 """
 
 # Which of these claims still hold? (A row that was skipped is locked by somebody; one that is not here was overtaken.)
-STILL_MINE = """
+STILL_MINE = f"""
 SELECT t.id FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
-  JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING'
+  JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.{_IS_RUNNING}
 """
 
 # Ask for whatever may follow from the ends of these tasks to be settled: parents, revokes, successors.

@@ -1,6 +1,6 @@
 """Steps, sleeps and events of a body that is run again."""
 
-from cq.sql.parts import _UNFINISHED, NOW
+from cq.sql.parts import _IS_RUNNING, _UNFINISHED, NOW
 
 # What has a task behind it: its steps with their results, and the sleeps that are over.
 STEPS = f"""
@@ -8,7 +8,7 @@ SELECT kind, name, result::text FROM cq_step
  WHERE task_id = %s AND (kind = 'step' OR kind = 'sleep' AND until <= {NOW})
 """
 
-_MINE = """SELECT id, attempt FROM cq_task WHERE id = %s AND claims = %s AND status = 'RUNNING'"""
+_MINE = f"SELECT id, attempt FROM cq_task WHERE id = %s AND claims = %s AND {_IS_RUNNING}"
 _STEP = f"""
 INSERT INTO cq_step (task_id, kind, name, attempt, started_at, ended_at, result)
 SELECT id, 'step', %s, attempt, {NOW} - make_interval(secs => %s), {NOW}, %s::jsonb FROM mine RETURNING task_id

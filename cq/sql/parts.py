@@ -55,6 +55,8 @@ _SKIPPED = "Its predecessor did not succeed."
 # Of tasks that are found by their predecessors or ids. It says what `status` would, but to no index: where little is known of a table
 # that has just grown, the planner takes the partial one of what is not ready for short, and walks all of a long chain for each link.
 _IS_PENDING = f"status || '' IN ({states.RELEASE.guard})"
+# The same of tasks that are found by their ids: the index of what runs is short, but full of what has run until the next vacuum.
+_IS_RUNNING = "status || '' = 'RUNNING'"
 # When a successor is due, and what becomes of it.
 _RELEASED_DUE = f"GREATEST({NOW}, n.run_after, {NOW} + coalesce(n.delay, interval '0'))"
 _RELEASE = f"""

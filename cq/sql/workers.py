@@ -2,7 +2,7 @@
 
 from cq import states
 from cq.sql.claim import _READY_QUEUES
-from cq.sql.parts import _IN_ATTEMPT, _SUSPENDED_STILL, _TERMINAL, _WAS_NEW_ATTEMPT, NOW
+from cq.sql.parts import _IN_ATTEMPT, _IS_RUNNING, _SUSPENDED_STILL, _TERMINAL, _WAS_NEW_ATTEMPT, NOW
 
 # Show a worker's sign of life; no row: it was declared dead.
 HEARTBEAT = f"""
@@ -100,10 +100,10 @@ SELECT t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.option
 """
 
 # Which of the claims that a process holds are no longer its own, and are their bodies to be interrupted?
-OVERTAKEN = """
+OVERTAKEN = f"""
 SELECT g.id, EXISTS (SELECT 1 FROM cq_lingering l WHERE l.task_id = g.id AND l.process_id = %s AND l.terminate)
   FROM unnest(%s::uuid[], %s::int[]) AS g(id, claims)
- WHERE NOT EXISTS (SELECT 1 FROM cq_task t WHERE t.id = g.id AND t.claims = g.claims AND t.status = 'RUNNING')
+ WHERE NOT EXISTS (SELECT 1 FROM cq_task t WHERE t.id = g.id AND t.claims = g.claims AND t.{_IS_RUNNING})
 """
 
 # Note that the bodies of these claims still run in a process although their tasks have just moved on; what is to run again waits for

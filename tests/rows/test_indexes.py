@@ -184,6 +184,20 @@ def test_no_part_of_a_prune_reads_the_whole_table(full: dict[str, UUID], stateme
     assert scanned(explained) & {"cq_task", "cq_settlerequest"} == set(), explained
 
 
+OF_THEIR_OWN = [
+    *("FINISH", "FINISH_OWN", "FINISH_LONE", "FINISH_LONE_OWN", "FINISH_LONES"),
+    *("SUSPEND", "KEEP_STEP", "EVENT_PASS", "EVENT_REFUSE", "STILL_MINE", "OVERTAKEN"),
+]
+
+
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+def test_whoever_ends_knows_its_rows_and_walks_no_index_of_what_runs(full: dict[str, UUID], name: str) -> None:
+    """There is little in that index, and most of it is what has run since the last vacuum."""
+    explained = plan(getattr(sql, name), *statements(full)[name.removesuffix("_OWN")])
+
+    assert "cq_task_held" not in explained
+
+
 def test_a_claim_walks_the_ready_index_and_does_not_sort(full: dict[str, UUID]) -> None:
     explained = plan(sql.CLAIM, *statements(full)["CLAIM"])
 
