@@ -255,29 +255,34 @@ def test_a_successor_that_somebody_has_locked_is_asked_for() -> None:
     assert Task.objects.get(pk=after.id).status == Status.QUEUED
 
 
-def test_successors_that_have_ended_already_are_left_alone() -> None:
+@pytest.mark.parametrize("others", [0, 1])
+def test_successors_that_have_ended_already_are_left_alone(others: int) -> None:
     task = row(Status.RUNNING)
     after = row(Status.REVOKED, previous=task)
 
-    finished = engine.finish([succeeded(held(task)), succeeded(held(row(Status.RUNNING)))])
+    finished = engine.finish([succeeded(held(each)) for each in (task, *(row(Status.RUNNING) for _ in range(others)))])
 
     assert finished.asked == []
     assert Task.objects.get(pk=after.id).status == Status.REVOKED
 
 
 @committed
+@pytest.mark.parametrize("others", [0, 1])
 def test_a_successor_that_is_revoked_between_the_look_and_the_lock_stays_revoked(
-    monkeypatch: pytest.MonkeyPatch,
+    others: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task, other = row(Status.RUNNING), row(Status.RUNNING)
+    task = row(Status.RUNNING)
+    ended = [task, *(row(Status.RUNNING) for _ in range(others))]
     after = row(Status.PENDING, previous=task)
     slow = sql.FOLLOW.replace("ARRAY(SELECT id FROM after))", "ARRAY(SELECT id FROM after, pg_sleep(0.6)))")
+    slow_lone = sql.FOLLOW_LONE.replace("FROM cq_task n", "FROM (SELECT pg_sleep(0.6)) AS nap, cq_task n", 1)
     monkeypatch.setattr(sql, "FOLLOW", slow)
+    monkeypatch.setattr(sql, "FOLLOW_LONE", slow_lone)
     with elsewhere() as web:
         soon = threading.Timer(0.2, lambda: web(engine.revoke, [after.id], reason="by hand"))
         soon.start()
 
-        engine.finish([succeeded(held(task)), succeeded(held(other))])
+        engine.finish([succeeded(held(each)) for each in ended])
 
         soon.join()
     assert Task.objects.get(pk=after.id).reason == "by hand"
