@@ -126,6 +126,15 @@ def test_a_successor_of_nothing_is_refused_and_leaves_nothing() -> None:
 
 
 @pytest.mark.django_db
+def test_a_successor_of_an_unfinished_subtask_is_a_subtask_of_the_same_parent() -> None:
+    parent = row(Status.WAITING)
+    first = row(Status.QUEUED, parent=parent, workflow=parent, depth=1)
+
+    after = Task.objects.get(pk=first.chain(tasks.adds, (1,)).pk)
+
+    assert (after.status, after.parent_id, after.workflow_id, after.depth) == ("PENDING", parent.pk, parent.pk, 1)
+
+
 def test_a_skipped_successor_of_a_subtask_asks_for_their_parent() -> None:
     parent = row(Status.WAITING)
     first = row(Status.FAILURE, parent=parent)
