@@ -135,6 +135,7 @@ def test_a_successor_of_an_unfinished_subtask_is_a_subtask_of_the_same_parent() 
     assert (after.status, after.parent_id, after.workflow_id, after.depth) == ("PENDING", parent.pk, parent.pk, 1)
 
 
+@pytest.mark.django_db
 def test_a_skipped_successor_of_a_subtask_asks_for_their_parent() -> None:
     parent = row(Status.WAITING)
     first = row(Status.FAILURE, parent=parent)
