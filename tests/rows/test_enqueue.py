@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from cq import engine, settle, sql
+from cq import database, engine, settle, sql
 from cq.exceptions import TaskGone, TooLarge
 from cq.ids import uuid7
 from cq.models import SettleRequest, Task
@@ -133,6 +133,19 @@ def test_a_successor_of_an_unfinished_subtask_is_a_subtask_of_the_same_parent() 
     after = Task.objects.get(pk=first.chain(tasks.adds, (1,)).pk)
 
     assert (after.status, after.parent_id, after.workflow_id, after.depth) == ("PENDING", parent.pk, parent.pk, 1)
+
+
+@pytest.mark.django_db
+def test_a_successor_is_inserted_without_a_scan_of_a_short_table_for_its_plan_stays_when_that_is_long() -> None:
+    def scans() -> int:
+        ((number,),) = database.execute("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'cq_task'")
+        return int(number)
+
+    first, before = row(Status.QUEUED), scans()
+    for _ in range(10):
+        first.chain(tasks.adds, (1,))
+
+    assert scans() == before
 
 
 @pytest.mark.django_db
