@@ -751,8 +751,7 @@ class Migration(migrations.Migration):
             """
             CREATE FUNCTION cq_ask_for_key() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
-                IF NEW.status IS DISTINCT FROM OLD.status AND NEW.status <> 'RUNNING'
-                   AND (NEW.status = 'QUEUED' OR OLD.status IN ('QUEUED', 'RUNNING')) THEN
+                IF NEW.status = 'QUEUED' OR NEW.status <> 'RUNNING' AND OLD.status IN ('QUEUED', 'RUNNING') THEN
                     INSERT INTO cq_keyrequest (key) VALUES (NEW.key);
                 END IF;
                 RETURN NULL;

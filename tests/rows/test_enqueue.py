@@ -141,6 +141,7 @@ def test_a_successor_is_inserted_without_a_scan_of_a_short_table_for_its_plan_st
         ((number,),) = database.execute("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'cq_task'")
         return int(number)
 
+    database.execute("TRUNCATE cq_task CASCADE")
     first = row(Status.QUEUED)
     database.execute("ANALYZE cq_task")
     before = scans()
