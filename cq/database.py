@@ -141,12 +141,9 @@ def on_commit(effect: Callable[[], object]) -> None:
 
 
 def last_on_commit() -> Callable[[], object] | None:
-    """Return what was last told to be done after the commit, in the same savepoints as now; None if nothing was."""
-    own = connection()
-    if not own.in_atomic_block or not own.run_on_commit:
-        return None
-    last: Any = own.run_on_commit[-1]
-    return last[1] if last[0] == set(own.savepoint_ids) else None
+    """Return what this thread's transaction was last told to do once it has committed; None if nothing is."""
+    effects: list[Any] = connection().run_on_commit
+    return effects[-1][1] if effects else None
 
 
 def in_transaction() -> bool:

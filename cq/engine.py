@@ -185,7 +185,7 @@ def _insert(statement: str, new: Sequence[NewTask]) -> list[Inserted]:
 
 
 class _Wake:
-    """What workers are told when a transaction has committed: once for all that was enqueued in a row."""
+    """What workers are told when a transaction has committed: once for all that was enqueued in a row, and perhaps taken back."""
 
     def __init__(self, queues: set[str]) -> None:
         self.queues = queues

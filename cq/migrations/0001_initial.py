@@ -808,9 +808,6 @@ class Migration(migrations.Migration):
             $$;
             CREATE FUNCTION cq_task_has_failed() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
-                IF NEW.status = OLD.status THEN
-                    RETURN NULL;
-                END IF;
                 PERFORM cq_call_errorbacks(NEW.id);
                 IF FOUND THEN
                     INSERT INTO cq_settlerequest (task_id) VALUES (NEW.id);

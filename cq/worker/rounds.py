@@ -602,6 +602,8 @@ class Rounds(threading.Thread):
         for task in claimed:
             task_logger.debug("started task=%s name=%s attempt=%s", task.id, task.name, task.attempt)
             self.bodies.start(task)
+        if claimed:
+            time.sleep(0)  # whoever has just been woken needs the interpreter more than what is left to do here
         with self._condition:
             if self._recycling.is_limited and self._recycling.left(len(self.bodies.known())) <= 0:
                 self._retire_if_due()

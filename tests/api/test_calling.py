@@ -109,6 +109,15 @@ def test_using_adds_up_and_leaves_the_function_as_it_was():
     assert named.delay().queue == "mail"
 
 
+def test_settings_that_have_changed_count_from_the_next_call_on(settings):
+    before = tasks.adds.delay(1)
+    settings.CQ = {**settings.CQ, "ROUTES": {"tests.tasks.adds": "elsewhere"}, "RESULT_TTL": 60}
+
+    after = tasks.adds.delay(1)
+
+    assert (before.queue, after.queue, after.result_ttl) == ("default", "elsewhere", 60)
+
+
 def test_options_of_the_verb_beat_those_of_using():
     assert named.using(priority=1).delay_args((), priority=2).priority == 2
     assert named.using(priority=1).delay_many([()], priority=2)[0].priority == 2

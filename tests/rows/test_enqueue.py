@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from cq import database, engine, settle, sql
+from cq import database, engine, notifier, settle, sql
 from cq.exceptions import TaskGone, TooLarge
 from cq.ids import uuid7
 from cq.models import SettleRequest, Task
@@ -40,6 +40,35 @@ def test_what_a_savepoint_takes_back_never_existed() -> None:
 
     assert [task.pk for task in Task.objects.all()] == [kept.pk]
     assert not SettleRequest.objects.exists()
+
+
+@committed
+def test_what_is_enqueued_in_a_row_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[set[str]] = []
+    monkeypatch.setattr(notifier, "wake", lambda queues: told.append(set(queues)))
+    with transaction.atomic():
+        for queue in ("a", "b"):
+            tasks.adds.using(queue=queue).delay(1)
+        with transaction.atomic():
+            tasks.adds.using(queue="c").delay(1)
+        transaction.on_commit(lambda: told.append({"the project's own"}))
+        tasks.adds.using(queue="d").delay(1)
+        assert told == []
+
+    assert told == [{"a", "b", "c"}, {"the project's own"}, {"d"}]
+
+
+@committed
+def test_what_is_enqueued_after_a_savepoint_that_was_taken_back_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[set[str]] = []
+    monkeypatch.setattr(notifier, "wake", lambda queues: told.append(set(queues)))
+    with transaction.atomic():
+        with transaction.atomic():
+            tasks.adds.using(queue="a").delay(1)
+            transaction.set_rollback(True)
+        tasks.adds.using(queue="b").delay(1)
+
+    assert told == [{"b"}]
 
 
 @committed
