@@ -24,7 +24,7 @@ def _key(default: Any, meaning: str) -> Any:
     return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Conf:
     """The values of the setting `CQ`, defaults filled in."""
 
@@ -70,6 +70,9 @@ class Conf:
         if ttl is None:
             return None
         return ceil(ttl.total_seconds() if isinstance(ttl, timedelta) else ttl)
+
+    # Whatever is decided once for these values may be kept by them.
+    __hash__ = object.__hash__
 
 
 KEYS = {field.name: field for field in dataclasses.fields(Conf)}

@@ -357,7 +357,19 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="task",
             index=models.Index(
-                condition=models.Q(("parent__isnull", False)), fields=["parent", "status"], name="cq_task_subtasks"
+                condition=models.Q(("parent__isnull", False)), fields=["parent", "status"], name="cq_task_below"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("parent__isnull", False)), fields=["parent", "id"], name="cq_task_subtasks"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("member__isnull", False)), fields=["parent", "member"], name="cq_task_members"
             ),
         ),
         migrations.AddIndex(

@@ -269,7 +269,10 @@ class Task(models.Model):
             models.Index(fields=["prune_after"], name="cq_task_prune", condition=Q(prune_after__isnull=False)),
             models.Index(fields=["process"], name="cq_task_held", condition=Q(status=Status.RUNNING)),
             models.Index(fields=["run_after"], name="cq_task_due", condition=Q(status__in=_DELAYED)),
-            models.Index(fields=["parent", "status"], name="cq_task_subtasks", condition=Q(parent__isnull=False)),
+            # Whether there is one in some status, and all in the order of their making.
+            models.Index(fields=["parent", "status"], name="cq_task_below", condition=Q(parent__isnull=False)),
+            models.Index(fields=["parent", "id"], name="cq_task_subtasks", condition=Q(parent__isnull=False)),
+            models.Index(fields=["parent", "member"], name="cq_task_members", condition=Q(member__isnull=False)),
             models.Index(
                 fields=["parent"],
                 name="cq_task_undo",
