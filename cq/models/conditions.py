@@ -1,7 +1,7 @@
 """What a row's columns have to say of each other, in a form that PostgreSQL reads quickly.
 
 It reads the text of each check anew for each statement that writes. `IN (…)` is stored as a tree with a node for each word: with
-that in three checks, a lone insert took 136 µs instead of 128.
+that in three checks, `delay()` inside a transaction took 142 µs instead of 134.
 """
 
 from typing import Any, ClassVar

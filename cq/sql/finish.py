@@ -27,6 +27,7 @@ mine AS MATERIALIZED (
     SELECT t.id, t.attempt, t.started_at, t.worker, g.target, g.outcome, g.result, g.error, g.exception, g.traceback, g.reason,
            g.delay, g.charge, g.result_of
       FROM given g JOIN cq_task t ON t.id = g.id AND t.claims = g.claims AND t.{is_running}
+     WHERE t.id = ANY(ARRAY(SELECT id FROM given))
        FOR NO KEY UPDATE OF t {skip_locked}),
 past AS (
     INSERT INTO cq_pastattempt (task_id, number, started_at, ended_at, worker, outcome, error, exception, traceback)
@@ -83,13 +84,15 @@ _MINE = f"id = %s::uuid AND claims = %s AND {_IS_RUNNING}"
 FINISH_LONE = _SUCCEED_LONE.format(mine=f"id = (SELECT id FROM cq_task WHERE {_MINE} FOR NO KEY UPDATE SKIP LOCKED)")
 # … and for many such.
 FINISH_LONES = f"""
+WITH given AS (
+    SELECT * FROM ROWS FROM (unnest(%s::uuid[], %s::int[]), jsonb_array_elements(%s::jsonb)) AS g(id, claims, result))
 UPDATE cq_task t
    SET status = '{states.SUCCEED.target}', finished_at = {NOW}, ended_at = {NOW}, process_id = NULL, outcome = 'success',
        prune_after = {NOW} + make_interval(secs => result_ttl),
        result = NULLIF(mine.result, 'null'), result_of_id = NULL, reason = NULL, error = NULL, exception = NULL, traceback = NULL
   FROM (SELECT held.id, g.result
-          FROM ROWS FROM (unnest(%s::uuid[], %s::int[]), jsonb_array_elements(%s::jsonb)) AS g(id, claims, result)
-          JOIN cq_task held ON held.id = g.id AND held.claims = g.claims AND held.{_IS_RUNNING}
+          FROM given g JOIN cq_task held ON held.id = g.id AND held.claims = g.claims AND held.{_IS_RUNNING}
+         WHERE held.id = ANY(ARRAY(SELECT id FROM given))
            FOR NO KEY UPDATE OF held SKIP LOCKED) AS mine
  WHERE t.id = mine.id
 RETURNING t.id, t.status, t.queue

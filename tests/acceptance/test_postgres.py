@@ -92,7 +92,7 @@ def test_workers_outlive_the_end_of_any_of_their_connections(run_worker):
         fault_tasks.mixed.delay()
     workers = [run_worker("--threads", "2", cq={"LEASE": 10}) for _ in range(2)]
     ended = 0
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 8
 
     while unfinished().exists() and time.monotonic() < deadline:
         pids = [pid for (pid,) in query("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'cq:%%'")]

@@ -60,13 +60,13 @@ def rows(number: int, **columns: Any) -> list[Task]:
     return Task.objects.bulk_create([Task(**values) for _ in range(number)])
 
 
-def many(number: int, status: Status, **references: UUID) -> None:
+def many(number: int, status: Status, **shared: Any) -> None:
     """Make thousands of rows in one statement."""
-    columns = ["id", "name", "args", "kwargs", "status", *references]
+    columns = ["id", "name", "args", "kwargs", "status", *shared]
     values = ["gen_random_uuid()", *["%s"] * (len(columns) - 1)]
     statement = f"INSERT INTO cq_task ({', '.join(columns)}) SELECT {', '.join(values)} FROM generate_series(1, %s)"
     with connection.cursor() as cursor:
-        cursor.execute(statement, [ADDS, "[1]", "{}", status.value, *references.values(), number])
+        cursor.execute(statement, [ADDS, "[1]", "{}", status.value, *shared.values(), number])
 
 
 def held(task: Task, *, claims: int | None = None) -> Claimed:

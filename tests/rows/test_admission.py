@@ -551,7 +551,7 @@ def test_admission_of_many_is_linear() -> None:
 
     def read(number: int) -> int:
         Task.objects.all().delete()
-        make.rows(number, key="k", admitted=False, key_limit=10)
+        make.many(number, Status.QUEUED, key="k", admitted=False, key_limit=10)
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE cq_task")
             cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql.ADMIT}", [["k"]])
