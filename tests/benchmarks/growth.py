@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import psycopg
@@ -13,7 +14,7 @@ from django.apps import apps
 from django.db import connection
 
 from tests.benchmarks.processes import in_session, pss
-from tests.benchmarks.run import Run, tidy_database
+from tests.benchmarks.run import Run, WentWrong, tidy_database
 from tests.benchmarks.system import uses_django
 
 # So many of a million rows are drained, and make up the small backlog.
@@ -24,6 +25,9 @@ _CALLS = 2_000
 _AT_REST = 12.0
 _DOUBLINGS = 3
 _STEPS = 100_000
+_SOME = 30_000
+_CROWD = 64
+_PATIENCE = 60.0
 
 # Copies of one row, full width, ids in order of time; a value is put for each column named.
 _COPY = """
@@ -41,9 +45,41 @@ _STATEMENTS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE da
 
 def finished(run: Run) -> dict[str, float]:
     """Drain and enqueue with none and with so many finished rows in the table; the ratios of with to without."""
-    count = int(run.size * _DRAINED)
+    return _beside(run, int(run.size * _DRAINED), lambda: _copy("SUCCESS", run.size))
+
+
+def future(run: Run) -> dict[str, float]:
+    """Drain and enqueue with none and with so many tasks that are due tomorrow; the ratios of with to without."""
+
+    def fill() -> None:
+        run.system.tasks["noop"].delay_args((0,), run_after=timedelta(days=1))  # type: ignore[attr-defined]
+        _copy("SCHEDULED", run.size)
+
+    return _beside(run, _SOME, fill)
+
+
+def crowd(run: Run) -> dict[str, float]:
+    """Drain with 2 and with 64 processes of one thread, all of them waiting when the tasks come; the ratio of many to few."""
+    few = statistics.median(_crowd_speed(run, 2) for _ in range(_TURNS))
+    many = statistics.median(_crowd_speed(run, _CROWD) for _ in range(_TURNS))
+    run.check()
+    return {"drain_ratio": many / few, "few": few, "many": many}
+
+
+def held(run: Run) -> dict[str, float]:
+    """Drain without and with a transaction that keeps every dead version; the ratio of the last of some turns to those without."""
+    without = statistics.median(_drain_speed(run, run.size) for _ in range(_TURNS))
+    with psycopg.connect(os.environ["DATABASE_URL"]) as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute("SELECT pg_current_snapshot()")
+        turns = [_drain_speed(run, run.size) for _ in range(_TURNS)]
+    run.check()
+    return {"drain_ratio": turns[-1] / without, "without": without, "last": turns[-1]}
+
+
+def _beside(run: Run, count: int, fill: Callable[[], object]) -> dict[str, float]:
     before = _speeds(run, count)
-    _copy("SUCCESS", run.size)
+    fill()
     after = _speeds(run, count)
     run.check()
     return {
@@ -133,6 +169,22 @@ def _drain_speed(run: Run, count: int) -> float:
         stored = run.await_stored()
     times = run.records.times()
     return count / (stored - min(times[number] for number in numbers))
+
+
+def _crowd_speed(run: Run, processes: int) -> float:
+    numbers = _next_numbers(run, run.size)
+    run.expects(numbers)
+    with run.worker(processes, 1, in_order=True):
+        deadline = time.monotonic() + _PATIENCE
+        while apps.get_model("cq", "Process").objects.filter(ended_at=None).count() < processes:
+            if time.monotonic() > deadline:
+                raise WentWrong(f"of {processes} processes some did not start")
+            time.sleep(0.1)
+        run.system.fill("noop", numbers)
+        run.await_all()
+        stored = run.await_stored()
+    times = run.records.times()
+    return run.size / (stored - min(times[number] for number in numbers))
 
 
 def _delay_speed(run: Run) -> float:

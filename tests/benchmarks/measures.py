@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tests.benchmarks.growth import finished, footprint, idle, linear, waiting
+from tests.benchmarks.growth import crowd, finished, footprint, future, held, idle, linear, waiting
 from tests.benchmarks.run import Run, WentWrong
 
 Figures = dict[str, float]
@@ -183,6 +183,9 @@ MEASURES: dict[str, Callable[[Run], Figures]] = {
     "idle": idle,
     "finished": finished,
     "waiting": waiting,
+    "future": future,
+    "crowd": crowd,
+    "held": held,
     "linear": linear,
     "footprint": footprint,
 }

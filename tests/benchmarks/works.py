@@ -91,6 +91,27 @@ WORKS = (
         limit=1800,
     ),
     Work(
+        "future",
+        "100,000 tasks due tomorrow against none",
+        (
+            Figure("drain_ratio", "drain", _times, is_better_higher=True, is_own=True),
+            Figure("delay_ratio", "`delay()`", _times, is_better_higher=True, is_own=True),
+        ),
+        limit=1800,
+    ),
+    Work(
+        "crowd",
+        "drain by 64 processes against 2",
+        (Figure("drain_ratio", "", _times, is_better_higher=True, is_own=True),),
+        limit=1800,
+    ),
+    Work(
+        "held",
+        "drain while a transaction keeps dead versions against without, third turn",
+        (Figure("drain_ratio", "", _times, is_better_higher=True, is_own=True),),
+        limit=1800,
+    ),
+    Work(
         "linear",
         "one parent of 10,000, 20,000, 40,000 subtasks: time by doubling",
         (Figure("doubling_1", "first", _times, is_own=True), Figure("doubling_2", "second", _times, is_own=True)),
