@@ -14,7 +14,7 @@ from django.apps import apps
 from django.db import connection
 
 from tests.benchmarks.processes import in_session, pss
-from tests.benchmarks.run import Run, WentWrong, tidy_database
+from tests.benchmarks.run import Run, tidy_database
 from tests.benchmarks.system import uses_django
 
 # So many of a million rows are drained, and make up the small backlog.
@@ -26,8 +26,6 @@ _AT_REST = 12.0
 _DOUBLINGS = 3
 _STEPS = 100_000
 _SOME = 30_000
-_CROWD = 64
-_PATIENCE = 60.0
 
 # Copies of one row, full width, ids in order of time; a value is put for each column named.
 _COPY = """
@@ -56,14 +54,6 @@ def future(run: Run) -> dict[str, float]:
         _copy("SCHEDULED", run.size)
 
     return _beside(run, _SOME, fill)
-
-
-def crowd(run: Run) -> dict[str, float]:
-    """Drain with 2 and with 64 processes of one thread, all of them waiting when the tasks come; the ratio of many to few."""
-    few = statistics.median(_crowd_speed(run, 2) for _ in range(_TURNS))
-    many = statistics.median(_crowd_speed(run, _CROWD) for _ in range(_TURNS))
-    run.check()
-    return {"drain_ratio": many / few, "few": few, "many": many}
 
 
 def held(run: Run) -> dict[str, float]:
@@ -169,22 +159,6 @@ def _drain_speed(run: Run, count: int) -> float:
         stored = run.await_stored()
     times = run.records.times()
     return count / (stored - min(times[number] for number in numbers))
-
-
-def _crowd_speed(run: Run, processes: int) -> float:
-    numbers = _next_numbers(run, run.size)
-    run.expects(numbers)
-    with run.worker(processes, 1, in_order=True):
-        deadline = time.monotonic() + _PATIENCE
-        while apps.get_model("cq", "Process").objects.filter(ended_at=None).count() < processes:
-            if time.monotonic() > deadline:
-                raise WentWrong(f"of {processes} processes some did not start")
-            time.sleep(0.1)
-        run.system.fill("noop", numbers)
-        run.await_all()
-        stored = run.await_stored()
-    times = run.records.times()
-    return run.size / (stored - min(times[number] for number in numbers))
 
 
 def _delay_speed(run: Run) -> float:
