@@ -6,6 +6,8 @@ Rules that all of them keep, under READ COMMITTED, where each statement sees wha
 - Nobody waits for a task row while holding another: lists are locked with SKIP LOCKED.
 - FOR NO KEY UPDATE, never FOR UPDATE: an insert that refers to the row holds KEY SHARE on it and must not be skipped.
 - `= ANY(ARRAY(SELECT … LIMIT …))`, never `IN (SELECT … LIMIT …)`: the latter may be planned as a scan of the table.
+- What is found by its id, or by its predecessor's, says its status so that no partial index can be used (`_IS_RUNNING`, `_IS_PENDING`), and
+  whether there is a subtask is asked by `_has_below`, not EXISTS: both may be planned as a walk over what is long over.
 - `statement_timestamp()`, never `now()`, which stands still inside a long transaction.
 """
 
