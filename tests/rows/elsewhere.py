@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -71,7 +71,10 @@ def others(number: int) -> Iterator[Callable[..., list[Any]]]:
 
     def at_once(*acts: Callable[[], T]) -> list[T]:
         futures = [session.begin(act, one) for session, one in zip(sessions, acts, strict=True)]
-        return [future.result(DEADLINE) for future in futures]
+        # The first that fails is what went wrong, whoever else may wait for it in vain.
+        for failed in wait(futures, DEADLINE, FIRST_EXCEPTION).done:
+            failed.result()
+        return [future.result(0) for future in futures]
 
     try:
         yield at_once
