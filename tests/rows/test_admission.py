@@ -495,7 +495,8 @@ def test_limits_hold_under_a_storm_of_claims_ends_and_admissions() -> None:
             admission.admit_all()
             for claimed in take(process_id, 2):
                 most.append(taken())
-                while not engine.finish([make.succeeded(claimed)]).written:  # who claimed at the same time has the row locked
+                # Whoever claimed at the same time may have locked the row.
+                while not engine.finish([make.succeeded(claimed)]).written:
                     pass
 
     together(*[work] * 3)
