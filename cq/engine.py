@@ -6,10 +6,11 @@ Nothing here imports the model, decides about neighbours (that is `settle`), or 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -623,12 +624,15 @@ def rescue() -> list[Moved]:
     return rescued
 
 
-def hand_back(process_id: UUID, known: Sequence[UUID], *, after: float, is_own: bool = False) -> list[Moved]:
-    """Give back what a process has claimed more than so many seconds ago, but for the tasks that it is known to run.
+def hand_back(process_id: UUID, known: Sequence[UUID], *, before: float, is_own: bool = False) -> list[Moved]:
+    """Give back what a process has claimed before this moment of the monotonic clock, but for the tasks that it is known to run.
 
     `is_own`: the process itself does so, and knows what it has started.
     """
-    rows = database.execute(sql.HAND_BACK, process_id, list(known), is_own, after)
+    ((now,),) = database.execute(sql.CLOCK)
+    failpoint("hand_back.clock_read")
+    moment = now - timedelta(seconds=time.monotonic() - before)  # or earlier, if the answer took long
+    rows = database.execute(sql.HAND_BACK, process_id, list(known), is_own, moment)
     return [Moved(task_id, Status(status), queue) for task_id, status, queue in rows]
 
 
@@ -656,6 +660,8 @@ class Look:
     dead: bool
     next_due: float | None
     next_tick: float | None
+    # The worker's processes in which bodies go on that were to be interrupted.
+    unheard: list[UUID]
 
     @property
     def fires(self) -> bool:
@@ -663,13 +669,15 @@ class Look:
         return self.next_tick is not None and self.next_tick <= 0
 
 
-def look(queues: Sequence[str] | None, names: Sequence[str], *, fires: bool = True) -> Look:
-    """Look whether there is anything to do for a worker of these queues and names; for ticks, if it fires them."""
+def look(
+    queues: Sequence[str] | None, names: Sequence[str], *, fires: bool = True, worker_id: UUID | None = None
+) -> Look:
+    """Look whether there is anything to do for this worker of these queues and names; for ticks, if it fires them."""
     served = list(queues) if queues is not None else None
     known = list(names)
     fired = known if fires else []
     each = served, served, conf().paused_queues, known
-    ((*seen,),) = database.execute(sql.LOOK, *each, *each, fired, fired)
+    ((*seen,),) = database.execute(sql.LOOK, *each, *each, fired, fired, worker_id)
     return Look(*seen)
 
 

@@ -52,8 +52,3 @@ def terminate(ids: Sequence[UUID]) -> None:
     holders = {process_id for (process_id,) in database.execute(sql.TERMINATE_LINGERING, list(ids))}
     if holders:
         database.on_commit(lambda: notifier.stop(holders))
-
-
-def unheard(worker_id: UUID, *, after: float) -> list[UUID]:
-    """Name a worker's processes in which bodies go on for more than so many seconds that were to be interrupted."""
-    return [process_id for (process_id,) in database.execute(sql.UNHEARD, worker_id, after)]

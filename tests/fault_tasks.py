@@ -46,6 +46,13 @@ def dry(cqt, n=0):
     return n
 
 
+@task("fault.dry_notes")
+def dry_notes(cqt, path):
+    """Note its start where no database takes it back."""
+    with Path(path).open("a") as starts:
+        starts.write(f"{cqt.id}\n")
+
+
 @task("fault.counts_on")
 def counts_on(cqt, n):
     return n + 1

@@ -365,6 +365,7 @@ def _check_effects() -> None:
         effects.setdefault(task_id, []).append(attempt)
     without = {
         "fault.dry",
+        "fault.dry_notes",
         "fault.counts_on",
         "fault.wide",
         "fault.ends_when_told",

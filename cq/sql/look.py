@@ -18,7 +18,13 @@ _FIRST_READY = f"""(
              ORDER BY t.queue, t.priority DESC, t.run_after, t.id LIMIT 1)
      LIMIT 1)"""
 
-# Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due, and tick)
+# In which processes of a worker do bodies go on for three seconds that were to be interrupted?
+_UNHEARD = f"""
+    SELECT DISTINCT p.id FROM cq_lingering l JOIN cq_process p ON p.id = l.process_id
+     WHERE p.worker_id = %s AND p.ended_at IS NULL AND l.terminate AND l.since < {NOW} - interval '3 seconds'"""
+
+# Is there anything to do for a worker of these queues and names? (settle, ready, suspects, dead, seconds to the next due, and tick,
+# its processes that do not hear)
 LOOK = f"""
 SELECT {_TO_SETTLE},
        {_FIRST_READY.format(crashes="crashes = 0")} IS NOT NULL,
@@ -28,7 +34,8 @@ SELECT {_TO_SETTLE},
             ORDER BY queue, priority DESC, run_after, id LIMIT 64) AS suspects),
        EXISTS (SELECT 1 FROM cq_process WHERE ended_at IS NOT NULL) OR EXISTS (SELECT 1 FROM cq_worker WHERE lease_until < {NOW}),
        {_NEXT_DUE},
-       {_NEXT_TICK}
+       {_NEXT_TICK},
+       ARRAY({_UNHEARD})
 """
 
 # Is there still something to run in these queues, or on its way back to them? Paused ones wait for a person.

@@ -89,13 +89,16 @@ UPDATE cq_task t
 RETURNING t.id, t.status, t.queue
 """
 
-# Which bodies' time was over when their process was killed for it? In the order of `Claimed`.
-OVERDUE = """
+# Which bodies' time was over when their process was killed for it? In the order of `Claimed`. By their ids, of which there are few:
+# a join may be planned from all that runs.
+OVERDUE = f"""
 SELECT t.id, t.name, t.queue, t.priority, t.args::text, t.kwargs::text, t.options::text, t.claims, t.attempt, t.retries,
     t.transients, t.parent_id, t.previous_id, t.workflow_id, t.depth, date_part('epoch', t.run_after), t.scheduled_for,
     t.pass_result, NULL, t.key, 0.0, t.at_most_once
-  FROM cq_process p JOIN cq_task t ON t.process_id = p.id AND t.status = 'RUNNING'
- WHERE p.overdue IS NOT NULL AND p.ended_at IS NOT NULL AND p.overdue ? t.id::text AND t.name = ANY(%s::text[])
+  FROM cq_task t
+ WHERE t.id = ANY(ARRAY(SELECT jsonb_array_elements_text(overdue)::uuid FROM cq_process WHERE overdue IS NOT NULL AND ended_at IS NOT NULL))
+   AND t.{_IS_RUNNING} AND t.name = ANY(%s::text[])
+   AND EXISTS (SELECT 1 FROM cq_process p WHERE p.id = t.process_id AND p.ended_at IS NOT NULL AND p.overdue ? t.id::text)
  LIMIT 100
 """
 
@@ -154,11 +157,6 @@ WITH RECURSIVE up AS (
 UPDATE cq_lingering l SET terminate = true
  WHERE l.id = ANY(ARRAY(SELECT id FROM up WHERE above = ANY(%s::uuid[]))) RETURNING l.process_id
 """
-# In which processes of a worker do bodies go on for so long that were to be interrupted?
-UNHEARD = f"""
-SELECT DISTINCT p.id FROM cq_lingering l JOIN cq_process p ON p.id = l.process_id
- WHERE p.worker_id = %s AND p.ended_at IS NULL AND l.terminate AND l.since < {NOW} - make_interval(secs => %s)
-"""
 
 # Hand back what a process holds but for these, because it does not answer or does not know of them; nobody is charged. What may
 # start only once is handed back only by the process itself: one that does not answer may just be starting it.
@@ -169,7 +167,7 @@ UPDATE cq_task t
  WHERE t.id = ANY(ARRAY(
         SELECT id FROM cq_task
          WHERE process_id = %s AND status IN ({states.GIVE_BACK.guard}) AND NOT id = ANY(%s::uuid[]) AND (%s OR NOT at_most_once)
-           AND started_at <= {NOW} - make_interval(secs => %s) FOR NO KEY UPDATE SKIP LOCKED))
+           AND started_at <= %s FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING t.id, t.status, t.queue
 """
 

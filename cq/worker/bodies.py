@@ -36,6 +36,8 @@ class Body:
     is_coroutine: bool
     mark: int | None = None
     executed: Executed | None = None
+    # When its claim was sent, and when the answer was there.
+    asked_at: float = 0.0
     claimed_at: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     # The way to stop it; None: it has not begun.
@@ -106,10 +108,10 @@ class Bodies:
     def _ahead(self) -> int:
         return min(self._most_ahead, max(0, int(self._threads * (AHEAD_SECONDS / max(self._duration, 1e-5) - 1))))
 
-    def start(self, task: Claimed) -> None:
+    def start(self, task: Claimed, asked_at: float) -> None:
         """Start a body now; there is room, or it was not claimed."""
         definition = registry.find(task.name)
-        body = Body(task, definition is not None and definition.is_coroutine)
+        body = Body(task, definition is not None and definition.is_coroutine, asked_at=asked_at)
         self.running[body.is_coroutine][task.id] = body
         if body.is_coroutine:
             self.loop.call_soon_threadsafe(self._start_coroutine, body)
@@ -241,6 +243,8 @@ class Bodies:
         if not body.take_start():
             raise NotStarted
         body.mark = mark = self.marks.start(body.task.id, interruption.deadline)
+        if body.asked_at < self.marks.handed_back.at:
+            raise NotStarted
         interruption.is_watched = True
         body.interruption = interruption
         if interruption.deadline is not None:

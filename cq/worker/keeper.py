@@ -20,7 +20,7 @@ from uuid import UUID
 from django.db import Error as DatabaseError
 
 import cq
-from cq import database, engine, lingering, notifier, registry
+from cq import database, engine, notifier, registry
 from cq.conf import conf
 from cq.failpoints import failpoint
 from cq.outcome import Moved
@@ -32,12 +32,6 @@ from cq.worker.pruner import Pruner
 logger = logging.getLogger("cq.keeper")
 
 _REFUSE_EVERY = 30.0
-# An order to hand back is not carried out later than this.
-_HAND_BACK_WITHIN = 1.0
-# What a silent child has claimed for so long, it has not started; younger claims may just be starting.
-_HAND_BACK_AFTER = 0.5
-# A process in which a body is not interrupted for so long is told of to the supervisor.
-_UNHEARD_AFTER = 3.0
 _DRAIN_LOOK_EVERY = 0.2
 _LONGEST_BACKOFF = 2.0
 # A supervisor that is silent for this share of the lease can neither kill nor replace anybody: its worker is as good as dead.
@@ -166,11 +160,8 @@ class Keeper:
                 failpoint("keeper.ended_process")
                 self._rescue()
                 self._wake_all()  # children decide about what is overdue, and what lingered there may start
-            case [number, "hand_back", process_id, started, asked_at]:
-                if time.monotonic() - asked_at > _HAND_BACK_WITHIN:
-                    return  # what has started since is not in the list
-                known = [UUID(task_id) for task_id in started]
-                self._tell(engine.hand_back(UUID(process_id), known, after=_HAND_BACK_AFTER))
+            case [number, "hand_back", process_id, started, before]:
+                self._tell(engine.hand_back(UUID(process_id), [UUID(task_id) for task_id in started], before=before))
             case [number, "leave"]:
                 engine.leave(self.worker_id)
                 self._rescue()
@@ -194,13 +185,12 @@ class Keeper:
 
     def _look(self) -> None:
         """Look for what no hint has told, and wake who can see to it."""
-        seen = engine.look(self.options.queues, self.names, fires=self.options.scheduler)
+        seen = engine.look(self.options.queues, self.names, fires=self.options.scheduler, worker_id=self.worker_id)
         if seen.dead:
             self._rescue()
             self._wake_all()
-        unheard = lingering.unheard(self.worker_id, after=_UNHEARD_AFTER)
-        if unheard:
-            self.reports.send("unheard", [str(process_id) for process_id in unheard])
+        if seen.unheard:
+            self.reports.send("unheard", [str(process_id) for process_id in seen.unheard])
         if seen.suspects:
             self.reports.send("suspects", seen.suspects)
         if seen.ready:

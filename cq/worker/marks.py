@@ -1,7 +1,7 @@
 """Memory that a child shares with the supervisor: which bodies have started and are not yet written, until when each may run, that
-the child answers, and that it is to stop.
+the child answers, what it may no longer start, and that it is to stop.
 
-Written without any call to the kernel, by the child but for the last, readable after its death however it died.
+Written without any call to the kernel, by the child but for the last two, readable after its death however it died.
 """
 
 import mmap
@@ -22,6 +22,9 @@ class Marks:
         self._unmarked = bytes(entries * _ENTRY)
         self.free = list(range(entries))
         self.answered = Moment()
+        # What was asked for before this and had no mark then goes to others. Each writes first and reads then: the child its mark and
+        # this, the supervisor this and the marks. So one of them knows of the other.
+        self.handed_back = Moment()
         # It claims nothing more and will end by itself.
         self.retired = Moment()
         # It is told to stop. Not by a signal: what those do, a body may have changed.

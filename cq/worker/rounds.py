@@ -343,7 +343,7 @@ class Rounds(threading.Thread):
             return
         known = [*self.bodies.known(), *(body.task.id for body in [*self._unwritten, *self._ended])]
         lingering.end_unknown(self.process_id, known, after=_UNKNOWN_AFTER)
-        for task in engine.hand_back(self.process_id, known, after=_UNKNOWN_AFTER, is_own=True):
+        for task in engine.hand_back(self.process_id, known, before=now - _UNKNOWN_AFTER, is_own=True):
             logger.warning("gave back a claim that nobody here knew of task=%s", task.id)
         is_suspicious = now < self._broke_at + conf().LEASE
         self._reconcile_at = now + (_RECONCILE_SOON if is_suspicious else conf().LEASE)
@@ -478,6 +478,7 @@ class Rounds(threading.Thread):
 
     def _write(self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished) -> set[UUID]:
         """Write a list; return the tasks that somebody has locked. A list that fails as a whole is written one by one."""
+        asked_at = time.monotonic()
         try:
             this, claimed, ready, keys_asked = engine.exchange(outcomes, wish)
         except (DataError, IntegrityError) as error:
@@ -498,7 +499,7 @@ class Rounds(threading.Thread):
         failpoint("rounds.exchanged")
         self._keys_asked = self._keys_asked or keys_asked
         if wish is not None:
-            this.queues -= self._start(claimed, wish, ready)
+            this.queues -= self._start(claimed, wish, ready, asked_at)
         finished.add(this)
         if this.written == len(outcomes):
             return set()
@@ -597,11 +598,13 @@ class Rounds(threading.Thread):
         at = time.monotonic() + min(max(seconds, 0.0), _LONGEST_SLEEP) + 0.001
         self._due_at = at if self._due_at is None else min(self._due_at, at)
 
-    def _start(self, claimed: Sequence[Claimed], wish: Wish, ready: Sequence[str] | None) -> set[str]:
+    def _start(self, claimed: Sequence[Claimed], wish: Wish, ready: Sequence[str] | None, asked_at: float) -> set[str]:
         """Start what was claimed; return the queues that have nothing left."""
+        if claimed:
+            failpoint("rounds.claimed")
         for task in claimed:
             task_logger.debug("started task=%s name=%s attempt=%s", task.id, task.name, task.attempt)
-            self.bodies.start(task)
+            self.bodies.start(task, asked_at)
         if claimed:
             time.sleep(0)  # whoever has just been woken needs the interpreter more than what is left to do here
         with self._condition:

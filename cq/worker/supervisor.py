@@ -38,8 +38,10 @@ _OVERTIME = 5.0
 _LEAVE_WITHIN = 5.0
 # A process is not replaced sooner than this after its start: one that dies at once shall not take the machine with it.
 _CRASH_LOOP = 1.0
-# A child that has not answered for so long does not start what it has claimed; others shall.
+# A child that has not answered for so long does not start what it has claimed, but for what it has claimed within so long: if its
+# loop alone is held up, that may just be starting.
 _SILENCE = 1.0
+_HAND_BACK_AFTER = 0.5
 # A child that does not answer gets so long beyond the time in which it would itself have given up a body.
 _OVERDUE_MARGIN = 1.0
 # So many ids fit into what a pipe takes at once.
@@ -60,7 +62,6 @@ class Post:
     started: float = 0.0
     not_before: float = 0.0
     is_given_up: bool = False
-    handed_back_at: float = 0.0
     read_end: int = -1
     write_end: int = -1
 
@@ -291,9 +292,8 @@ class Supervisor:
         now = time.monotonic()
         for post in self._children:
             answered = post.marks.answered.at
-            if answered and now - max(answered, post.handed_back_at) > _SILENCE:
-                post.handed_back_at = now
-                self._hand_back(post, now)
+            if answered and now - max(answered, post.marks.handed_back.at + _HAND_BACK_AFTER) > _SILENCE:
+                self._hand_back(post, now - _HAND_BACK_AFTER)
 
     def _check_times(self) -> None:
         """Kill children in which a body is overdue: those that do not answer soon, the others long after their own grace."""
@@ -318,11 +318,12 @@ class Supervisor:
         post.is_given_up = True  # what else runs in it is not to blame
         _kill(post.pid)
 
-    def _hand_back(self, post: Post, now: float) -> None:
-        """Ask for it now or not at all: later, the list of what has started would be wrong."""
+    def _hand_back(self, post: Post, before: float) -> None:
+        """Let others have what a child has claimed before this, but for what it has started: first tell it, then look what that is."""
+        post.marks.handed_back.note(before)
         started = [str(task_id) for task_id in post.marks.started()]
         if self.orders is not None and len(started) <= _MOST_STARTED and _is_writable(self.orders.fd):
-            self.orders.send(0, "hand_back", str(post.process_id), started, now)
+            self.orders.send(0, "hand_back", str(post.process_id), started, before)
 
     def _fence(self, why: str) -> None:
         """Others may take over what runs here: kill it all, and begin again under another name."""

@@ -203,7 +203,7 @@ def test_what_a_silent_child_has_not_started_is_run_elsewhere_and_not_twice(run_
 def test_a_suspended_child_gives_back_what_it_claimed_ahead_and_is_fenced_when_it_goes_on(run_worker):
     """It is suspended right after its claim, before any body could start."""
     tasks = [fault_tasks.leaf.delay() for _ in range(12)]
-    worker = run_worker("--processes", "1", CQ_FAILPOINTS="exchange.after_commit=sleep:3000ms:once", cq={"LEASE": 30})
+    worker = run_worker("--processes", "1", CQ_FAILPOINTS="rounds.claimed=sleep:3000ms:once", cq={"LEASE": 30})
     until(lambda: Task.objects.filter(status="RUNNING").exists(), what=run_worker.log)
     (silent,) = worker.children()
     signal_all([silent], signal.SIGSTOP)
@@ -218,6 +218,25 @@ def test_a_suspended_child_gives_back_what_it_claimed_ahead_and_is_fenced_when_i
     assert claimed > 0
     assert Effect.objects.count() == len(tasks)
     assert Task.objects.aggregate(n=Sum("crashes"))["n"] == 0
+    check_invariants()
+
+
+def test_what_a_suspended_child_had_claimed_does_not_start_there_when_it_goes_on(run_worker, tmp_path):
+    """It is suspended right after its claim, before it has heard what it got; these bodies leave nothing that a fence could take back."""
+    starts = tmp_path / "starts"
+    tasks = [fault_tasks.dry_notes.delay(str(starts)) for _ in range(12)]
+    worker = run_worker("--processes", "1", CQ_FAILPOINTS="rounds.claimed=sleep:3000ms:once", cq={"LEASE": 30})
+    until(lambda: Task.objects.filter(status="RUNNING").exists(), what=run_worker.log)
+    (silent,) = worker.children()
+    signal_all([silent], signal.SIGSTOP)
+    helper = run_worker(cq={"LEASE": 30})
+
+    all_done(8, but=run_worker.log)
+    signal_all([silent], signal.SIGCONT)
+    helper.stop_in_order()
+    worker.stop_in_order()
+
+    assert sorted(starts.read_text().split()) == sorted(str(task.id) for task in tasks)
     check_invariants()
 
 

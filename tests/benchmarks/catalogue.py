@@ -57,6 +57,7 @@ SYSTEMS = (
             "finished": 1_000_000,
             "waiting": 1_000_000,
             "future": 100_000,
+            "crowd": 30_000,
             "held": 30_000,
             "linear": 10_000,
             "footprint": 30_000,

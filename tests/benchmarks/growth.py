@@ -14,7 +14,7 @@ from django.apps import apps
 from django.db import connection
 
 from tests.benchmarks.processes import in_session, pss
-from tests.benchmarks.run import Run, tidy_database
+from tests.benchmarks.run import Run, WentWrong, tidy_database
 from tests.benchmarks.system import uses_django
 
 # So many of a million rows are drained, and make up the small backlog.
@@ -26,14 +26,16 @@ _AT_REST = 12.0
 _DOUBLINGS = 3
 _STEPS = 100_000
 _SOME = 30_000
+_CROWD = 64
+_PATIENCE = 60.0
 
-# Copies of one row, full width, ids in order of time; a value is put for each column named.
+# Copies of one row, full width, made one after another in the milliseconds before it; a value is put for each column named.
 _COPY = """
 INSERT INTO cq_task ({columns})
 SELECT {values} FROM (SELECT * FROM cq_task WHERE status = %(status)s LIMIT 1) AS t, generate_series(%(first)s, %(last)s) AS n
 """
 _NEW_VALUES = {
-    "id": "(lpad(to_hex((extract(epoch FROM t.created_at) * 1000)::bigint + n), 12, '0') || '7' || substr(md5(n::text), 1, 3)"
+    "id": "(lpad(to_hex((extract(epoch FROM t.created_at) * 1000)::bigint - %(count)s + n), 12, '0') || '7' || substr(md5(n::text), 1, 3)"
     " || '8' || substr(md5(n::text), 4, 15))::uuid",
     "args": "jsonb_build_array(n)",
 }
@@ -54,6 +56,14 @@ def future(run: Run) -> dict[str, float]:
         _copy("SCHEDULED", run.size)
 
     return _beside(run, _SOME, fill)
+
+
+def crowd(run: Run) -> dict[str, float]:
+    """Drain with 2 and with 64 processes of one thread, all of them waiting when the tasks come; the ratio of many to few."""
+    few = statistics.median(_crowd_speed(run, 2) for _ in range(_TURNS))
+    many = statistics.median(_crowd_speed(run, _CROWD) for _ in range(_TURNS))
+    run.check()
+    return {"drain_ratio": many / few, "few": few, "many": many}
 
 
 def held(run: Run) -> dict[str, float]:
@@ -161,6 +171,22 @@ def _drain_speed(run: Run, count: int) -> float:
     return count / (stored - min(times[number] for number in numbers))
 
 
+def _crowd_speed(run: Run, processes: int) -> float:
+    numbers = _next_numbers(run, run.size)
+    run.expects(numbers)
+    with run.worker(processes, 1, in_order=True):
+        deadline = time.monotonic() + _PATIENCE
+        while apps.get_model("cq", "Process").objects.filter(ended_at=None).count() < processes:
+            if time.monotonic() > deadline:
+                raise WentWrong(f"of {processes} processes some did not start")
+            time.sleep(0.1)
+        run.system.fill("noop", numbers)
+        run.await_all()
+        stored = run.await_stored()
+    times = run.records.times()
+    return run.size / (stored - min(times[number] for number in numbers))
+
+
 def _delay_speed(run: Run) -> float:
     numbers = _next_numbers(run, _CALLS)
     run.expects(numbers)
@@ -204,7 +230,7 @@ def _copy(status: str, count: int) -> None:
     with connection.cursor() as cursor:
         for first in range(1, count + 1, _STEPS):
             bounds = {"first": first, "last": min(count, first + _STEPS - 1)}
-            cursor.execute(statement, {"status": status, **bounds})
+            cursor.execute(statement, {"status": status, "count": count, **bounds})
     tidy_database()
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from tests.benchmarks.growth import finished, footprint, future, held, idle, linear, waiting
+from tests.benchmarks.growth import crowd, finished, footprint, future, held, idle, linear, waiting
 from tests.benchmarks.run import Run, WentWrong
 
 Figures = dict[str, float]
@@ -184,6 +184,7 @@ MEASURES: dict[str, Callable[[Run], Figures]] = {
     "finished": finished,
     "waiting": waiting,
     "future": future,
+    "crowd": crowd,
     "held": held,
     "linear": linear,
     "footprint": footprint,

@@ -100,6 +100,12 @@ WORKS = (
         limit=1800,
     ),
     Work(
+        "crowd",
+        "drain by 64 processes against 2",
+        (Figure("drain_ratio", "", _times, is_better_higher=True, is_own=True),),
+        limit=1800,
+    ),
+    Work(
         "held",
         "drain while a transaction keeps dead versions against without, third turn",
         (Figure("drain_ratio", "", _times, is_better_higher=True, is_own=True),),

@@ -1,6 +1,7 @@
 """Guards, locks and orders that no other test would miss: each of these was seen to fail without the one it is about."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -94,7 +95,7 @@ def rescue() -> Move:
 def hand_back() -> Move:
     process_id = process()
     running = pair(Status.RUNNING, process_id=process_id, started_at=ago(60))
-    return running, lambda: engine.hand_back(process_id, [], after=1), Status.QUEUED
+    return running, lambda: engine.hand_back(process_id, [], before=time.monotonic() - 1), Status.QUEUED
 
 
 def refuse() -> Move:

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 
 from cq import registry, sql
 from cq.models import Task
@@ -79,7 +80,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "CLAIM_SUSPECTS": (ids["process"], "q1", False, "q1", names, 10),
         "READY_QUEUES": ([],),
         "PEEK": (),
-        "LOOK": ((None, None, ["q2"], names) * 2) + (names, names),
+        "LOOK": ((None, None, ["q2"], names) * 2) + (names, names, ids["process"]),
         "BUSY": (None, None, None, None, ["q2"], None, None, ["q2"], names),
         "ASK": (some, some, some),
         "ASKED": (UUID(int=0), 200),
@@ -140,7 +141,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "FORBIDS": (ids["parent"],) * 3,
         "REOPEN": (some, ["QUEUED"] * 100),
         "RESCUE": (3, [ids["process"]]),
-        "HAND_BACK": (ids["process"], some, False, 0.5),
+        "HAND_BACK": (ids["process"], some, False, timezone.now()),
         "STRIKE_OFF": ([ids["process"]],),
         "OVERDUE": (names,),
         "OVERTAKEN": (ids["process"], some, [1] * 100),

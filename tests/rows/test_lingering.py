@@ -241,7 +241,7 @@ def test_processes_that_do_not_interrupt_are_found_after_a_while() -> None:
         task = row()
         Lingering.objects.create(task_id=task.id, process_id=process_id, terminate=terminate, since=ago(seconds))
 
-    assert lingering.unheard(worker_id, after=3) == [deaf]
+    assert engine.look(None, [], worker_id=worker_id).unheard == [deaf]
 
 
 def test_a_worker_that_drains_waits_for_what_lingers() -> None:

@@ -198,7 +198,7 @@ def passed_by(names: list[str]) -> int:
     each = (None, None, conf().paused_queues, names)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE cq_task")
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.LOOK}", [*each, *each, names, names])
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.LOOK}", [*each, *each, names, names, None])
         ((explained,),) = cursor.fetchall()
     return sum_up(explained[0]["Plan"])
 

@@ -1,5 +1,6 @@
 """Every way that the engine has to move a row, tried on a row in every status: the table allows it, or nothing changes."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -131,7 +132,9 @@ def rescued(status: Status, *, crashes: int, started: bool = True) -> UUID:
 def handed_back(status: Status) -> UUID:
     task = row(status)
     Task.objects.filter(pk=task.pk, status=Status.RUNNING).update(started_at=make.ago(10))
-    return unchanged_unless(task.id, lambda: engine.hand_back(task.process_id or process(), [], after=0.5))
+    return unchanged_unless(
+        task.id, lambda: engine.hand_back(task.process_id or process(), [], before=time.monotonic() - 0.5)
+    )
 
 
 def refuse() -> object:

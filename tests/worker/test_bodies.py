@@ -13,6 +13,7 @@ from cq.worker.bodies import Body
 from cq.worker.options import LONGEST_WAIT
 from tests import fault_tasks
 from tests.processes import query, until
+from tests.rows.test_races import pausing_at
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,42 @@ def test_what_runs_on_after_the_grace_keeps_its_place_until_it_is_gone(rounds):
 
 
 @pytest.mark.parametrize("function", [fault_tasks.dry, fault_tasks.leaf, fault_tasks.coroutine], ids=lambda f: f.name)
+def test_what_others_shall_have_does_not_start_here_however_late_it_is_heard_of(rounds, function):
+    """The supervisor has said so while the answer to the claim was on its way."""
+    thread = rounds("default")
+    marks = thread.bodies.marks
+
+    with pausing_at("rounds.exchanged", lambda: marks.handed_back.note(time.monotonic())):
+        task = function.delay()
+        thread.wake()
+        until(lambda: Task.objects.get(pk=task.pk).is_done, 5)
+
+    task.refresh_from_db()
+    assert (task.status, task.attempt, task.claims) == ("SUCCESS", 1, 2), "given back once, and claimed anew"
+    assert marks.started() == []
+
+
+def test_a_body_is_marked_before_it_looks_whether_others_shall_have_it(rounds):
+    """Whoever says so then, looks at the marks afterwards: the other way round, neither would know of the other."""
+    thread = rounds("default")
+    marks = thread.bodies.marks
+    mark = marks.start
+
+    def mark_late(*args):
+        marks.start = mark
+        marks.handed_back.note(time.monotonic())
+        return mark(*args)
+
+    marks.start = mark_late
+    task = fault_tasks.dry.delay()
+    thread.wake()
+
+    until(lambda: Task.objects.get(pk=task.pk).is_done, 5)
+    task.refresh_from_db()
+    assert (task.status, task.attempt, task.claims) == ("SUCCESS", 1, 2)
+
+
+@pytest.mark.parametrize("function", [fault_tasks.dry, fault_tasks.leaf, fault_tasks.coroutine], ids=lambda f: f.name)
 def test_a_body_that_has_left_its_function_is_not_overdue_however_long_its_end_takes(rounds, function):
     with failpoint("body.returned=sleep:300ms"):
         task = function.using(timeout=60).delay()
@@ -116,7 +153,7 @@ def test_a_body_that_was_given_back_at_the_last_moment_does_not_start(rounds, lo
     worker = rounds("default", threads=1)
     start, begun = worker.bodies.start, []
 
-    def start_too_late(task):
+    def start_too_late(task, asked_at):
         running = worker.bodies.running[False]
         body = Body(task, False)
         running[task.id] = body
