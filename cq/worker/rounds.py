@@ -93,7 +93,7 @@ class Rounds(threading.Thread):
         self._vain_wakes = 0
         self._hear_from = 0.0
         self._broke_at = -inf
-        self._reconcile_at = time.monotonic() + conf().LEASE
+        self._reconcile_at: float | None = None
         self._has_ended_runs = False
         self._statistics = Statistics()
         self._recycling = Recycling(options)
@@ -289,8 +289,8 @@ class Rounds(threading.Thread):
             times.append(max(self._interrupt_at + _CANCEL_WITHIN, time.monotonic() + _LOCKED_PAUSE))
         if self._is_woken:
             times.append(self._hear_from)
-        due = [at for at in times if at is not None]
-        return min(due) - time.monotonic() if due else _LONGEST_SLEEP
+        now = time.monotonic()
+        return min([_LONGEST_SLEEP, *(at - now for at in times if at is not None)])
 
     def _back_off(self, error: DatabaseError) -> None:
         self._failures += 1
@@ -336,17 +336,20 @@ class Rounds(threading.Thread):
     def _give_back_unknown(self) -> None:
         """Give back what an exchange that broke off has claimed without our hearing of it, once it is seen.
 
-        Its commit may come long after its connection went away: so again and again for a while, and now and then for ever.
+        Its commit may come long after its connection went away: so again and again for a while, and now and then for ever. A
+        process that nothing of the kind has happened to need not look once it has nothing left to do.
         """
-        now = time.monotonic()
-        if now < self._reconcile_at:
+        if not self._is_past(self._reconcile_at):
             return
+        now = time.monotonic()
         known = [*self.bodies.known(), *(body.task.id for body in [*self._unwritten, *self._ended])]
         lingering.end_unknown(self.process_id, known, after=_UNKNOWN_AFTER)
         for task in engine.hand_back(self.process_id, known, before=now - _UNKNOWN_AFTER, is_own=True):
             logger.warning("gave back a claim that nobody here knew of task=%s", task.id)
         is_suspicious = now < self._broke_at + conf().LEASE
-        self._reconcile_at = now + (_RECONCILE_SOON if is_suspicious else conf().LEASE)
+        has_broken = self._broke_at > -inf
+        again = now + (_RECONCILE_SOON if is_suspicious else conf().LEASE)
+        self._reconcile_at = again if has_broken or not self.bodies.is_idle else None
 
     def _after(self, seconds: float | None) -> float | None:
         return None if seconds is None else time.monotonic() + seconds
@@ -479,6 +482,8 @@ class Rounds(threading.Thread):
     def _write(self, outcomes: Sequence[Outcome], wish: Wish | None, finished: Finished) -> set[UUID]:
         """Write a list; return the tasks that somebody has locked. A list that fails as a whole is written one by one."""
         asked_at = time.monotonic()
+        if wish is not None and self._reconcile_at is None:
+            self._reconcile_at = asked_at + conf().LEASE
         try:
             this, claimed, ready, keys_asked = engine.exchange(outcomes, wish)
         except (DataError, IntegrityError) as error:

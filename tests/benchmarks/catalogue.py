@@ -53,7 +53,7 @@ SYSTEMS = (
             "get": 100,
             "fan": 1_000,
             "chain": 100,
-            "idle": 10,
+            "idle": 30,
             "finished": 1_000_000,
             "waiting": 1_000_000,
             "future": 100_000,
@@ -82,7 +82,7 @@ SYSTEMS = (
             "delay_in_transaction": 5_000,
             "start": 200,
             "chain": 100,
-            "idle": 10,
+            "idle": 30,
         },
     ),
     Entry(

@@ -79,6 +79,32 @@ def test_bodies_that_have_written_their_end_wake_the_engine_thread_only_to_claim
     assert Statistic.objects.aggregate(n=Sum("count"))["n"] == len(made)
 
 
+def test_a_process_looks_for_claims_that_it_does_not_know_of_only_if_there_may_be_any(
+    rounds, monkeypatch, settings, tmp_path
+):
+    settings.CQ = {"LEASE": 0.3}
+    monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
+    calls, hand_back = [], engine.hand_back
+    monkeypatch.setattr(
+        engine, "hand_back", lambda *args, **kwargs: (calls.append(args), hand_back(*args, **kwargs))[1]
+    )
+    thread = rounds("default")
+    task = fault_tasks.until_loose.delay(str(tmp_path / "go"))
+    thread.wake()
+    until(lambda: len(calls) > 2, 5)  # as long as a body runs
+    (tmp_path / "go").touch()
+    until(lambda: are_done(task), 5)
+    calls.clear()
+
+    until(lambda: calls, 5)  # once more
+    until(lambda: thread._pause() > 10, 8)  # its counts are written after five seconds
+
+    thread._broke_at = thread._reconcile_at = time.monotonic()  # as after a lost connection: for ever
+    thread.check()
+    calls.clear()
+    until(lambda: len(calls) > 3, 10)
+
+
 def test_a_process_that_has_retired_claims_nothing_more_and_ends_with_what_it_runs(rounds, tmp_path, monkeypatch):
     monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
     running = fault_tasks.until_loose.delay(str(tmp_path / "end"))
