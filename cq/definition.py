@@ -419,4 +419,6 @@ def _takes_a_positional(signature: inspect.Signature) -> bool:
 def _shape(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """Say what was given without its values: errors are stored and shown, and values may be secrets."""
     keywords = ", ".join(map(str, kwargs)) or "no keywords"
-    return f"{len(args)} positional and {keywords}"
+    own = [value for value in args if value is not RESULT]
+    passed = "" if len(own) == len(args) else " (besides what is passed first)"
+    return f"{len(own)} positional{passed} and {keywords}"

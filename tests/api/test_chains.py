@@ -88,9 +88,10 @@ def test_a_result_is_passed_if_the_call_does_not_bind_without_it(successor, args
 def test_a_call_that_binds_neither_way_is_an_error_at_the_chain(successor, args, kwargs, pass_result):
     first = adds.delay(7)
 
-    with pytest.raises(InvalidArguments, match=successor.__name__):
+    with pytest.raises(InvalidArguments, match=rf"{successor.__name__}.+; given were {len(args)} positional") as raised:
         first.chain(successor, args, kwargs, pass_result=pass_result)
 
+    assert ("(besides what is passed first)" in str(raised.value)) == (pass_result is not False)
     assert Task.objects.count() == 1
 
 
