@@ -39,12 +39,12 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_what_never_comes_or_is_no_crontab_is_refused_at_once(text, said):
-    began = time.perf_counter()
+    began = time.thread_time()
 
     with pytest.raises(BadCrontab, match=said):
         check(text)
 
-    assert time.perf_counter() - began < 0.05
+    assert time.thread_time() - began < 0.05
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_beginning_and_end_are_included():
 def test_the_last_of_many_ticks_are_found_without_a_walk(every):
     table = Timetable("* * * * *" if every is None else "", every, "Europe/Berlin", BEGIN)
     until = BEGIN + timedelta(days=3650)
-    began = time.perf_counter()
+    began = time.thread_time()
 
     last = table.last(100, BEGIN + timedelta(minutes=1), until)
 
     assert (len(last), last[-1], last[0]) == (100, until, until - 99 * timedelta(minutes=1))
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize("every", [None, timedelta(minutes=1)])
