@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from queue import SimpleQueue
 from uuid import UUID
 
@@ -83,9 +84,11 @@ class Bodies:
         self._waiting: deque[Body] = deque()
         self._may_start: SimpleQueue[None] = SimpleQueue()
         self._duration = AHEAD_SECONDS
+        # Since when each thread has been in its body.
+        self._began = [inf] * threads
         self._tasks: set[asyncio.Task[None]] = set()
         for number in range(threads):
-            threading.Thread(target=self._run_functions, name=f"cq-body-{number}", daemon=True).start()
+            threading.Thread(target=self._run_functions, args=[number], name=f"cq-body-{number}", daemon=True).start()
 
     @property
     def room(self) -> int:
@@ -106,7 +109,9 @@ class Bodies:
 
     @property
     def _ahead(self) -> int:
-        return min(self._most_ahead, max(0, int(self._threads * (AHEAD_SECONDS / max(self._duration, 1e-5) - 1))))
+        """As much as recent durations justify, that of the bodies which keep all threads included: what waits behind those is not held."""
+        duration = max(self._duration, time.monotonic() - max(self._began), 1e-5)
+        return min(self._most_ahead, max(0, int(self._threads * (AHEAD_SECONDS / duration - 1))))
 
     def start(self, task: Claimed, asked_at: float) -> None:
         """Start a body now; there is room, or it was not claimed."""
@@ -191,7 +196,7 @@ class Bodies:
         if bodies.get(body.task.id) is body:
             del bodies[body.task.id]
 
-    def _run_functions(self) -> None:
+    def _run_functions(self, number: int) -> None:
         block = Block(is_kept=True)
         while True:
             self._may_start.get()
@@ -203,7 +208,9 @@ class Bodies:
             if began - body.claimed_at > LONGEST_WAIT:
                 self._give_back(body)
                 continue
+            self._began[number] = began
             body.executed = self._execute(body, block)
+            self._began[number] = inf
             body.seconds = time.monotonic() - began
             self._duration += 0.2 * (body.seconds - self._duration)
             self.ended(body)

@@ -5,6 +5,7 @@ from functools import partial
 from math import inf
 
 import pytest
+from django.db import transaction
 
 from cq import executor
 from cq.models import Lingering, Task
@@ -146,6 +147,28 @@ def test_what_may_start_only_once_is_never_claimed_ahead(rounds, tmp_path):
     assert waited
     assert max(waited) < LONGEST_WAIT, "it is given back at once, not when it has waited for too long"
     assert (tasks[0].attempt, tasks[0].crashes) == (1, 0)
+
+
+def test_what_waits_behind_long_bodies_is_left_to_others(rounds, tmp_path):
+    """Else a process that is faster than any hint claims the same task again and again, and nobody can ever start it."""
+    worker = rounds("default", threads=1, ahead=8)
+    worker.bodies._duration = 0.0  # as after many short bodies
+    with transaction.atomic():
+        fault_tasks.until_loose.delay(str(tmp_path / "end"))
+        task = fault_tasks.dry.delay()
+    worker.wake()
+    until(lambda: Task.objects.filter(pk=task.pk, status="RUNNING").exists(), 5)
+    until(lambda: Task.objects.filter(pk=task.pk, status="QUEUED").exists(), 5)
+
+    for _ in range(3):
+        worker.wake()
+        until(lambda: not worker._is_woken and not worker._ended, 5)
+        assert not worker.has_room
+
+    task.refresh_from_db()
+    assert (task.status, task.claims, task.attempt) == ("QUEUED", 1, 0)
+    (tmp_path / "end").touch()
+    until(lambda: Task.objects.get(pk=task.pk).is_done, 5)
 
 
 def test_a_body_that_was_given_back_at_the_last_moment_does_not_start(rounds, loop):
