@@ -24,7 +24,7 @@ from cq.failpoints import failpoint
 from cq.new import NewTask
 from cq.new import as_json as _as_json
 from cq.outcome import Claimed, Count, Moved, Outcome
-from cq.states import Status
+from cq.states import TERMINAL, Status
 from cq.suspension import Wait
 from cq.wire import Reply, RoundTrip
 
@@ -49,6 +49,8 @@ def enqueue(new: NewTask) -> Inserted:
     """Insert a task in the caller's transaction; workers hear of it when that commits."""
     if new.is_plain:
         own = (new.id, new.args, new.kwargs, *_place(new), new.result_ttl, *_extras(new))
+        if not database.in_transaction():
+            notifier.wake_early(new.queue)
         ((now,),) = database.execute(sql.ENQUEUE_ONE, *own)
         inserted = Inserted(new.id, Status.QUEUED, now, now)
     else:
@@ -275,6 +277,7 @@ def exchange(outcomes: Sequence[Outcome], wish: Wish | None) -> Exchanged:
 
     One statement after the other, never one for both: the look for successors needs a newer snapshot than the swap.
     """
+    _announce_early(outcomes)
     with database.round_trip() as trip:
         finishing = _Finishing(trip, outcomes) if outcomes else None
         claims = _send_claims(trip, wish) if wish else []
@@ -311,6 +314,8 @@ def finish_own(outcome: Outcome, *, is_marked: bool = False, commits: bool = Fal
     This is the last thing that happens in the transaction: the row is locked from here to the commit only, which is on the same
     round trip if the transaction is the body's alone. A database error if the mark is gone.
     """
+    if commits:
+        _announce_early([outcome])
     try:
         with database.round_trip(commits=commits) as trip:
             if is_marked:
@@ -322,6 +327,12 @@ def finish_own(outcome: Outcome, *, is_marked: bool = False, commits: bool = Fal
             raise
         raise Fenced(f"Task {outcome.task.id} was revoked or taken over while it ran; nothing of it is kept.") from None
     return finishing.read()
+
+
+def _announce_early(outcomes: Sequence[Outcome]) -> None:
+    """Tell whoever waits for a task that it is about to end; of many at once nobody waits for each moment."""
+    if len(outcomes) == 1 and outcomes[0].transition.target in TERMINAL:
+        notifier.announce_early(outcomes[0].task.id)
 
 
 class _Finishing:

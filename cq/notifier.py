@@ -2,6 +2,9 @@
 
 A caller only marks what is to be said; one event loop per process, in a thread of its own (in a worker's child: its main loop),
 says it, many marks in one message. So a caller never waits for the layer and never sees its errors.
+
+What is being committed may be said a moment early, too: a message takes about as long as a commit, and the two can be on their way
+together. Whoever hears it and finds nothing looks again for `EARLY` seconds. It is said once more after the commit, as ever.
 """
 
 from __future__ import annotations
@@ -48,6 +51,8 @@ _SEND_TIMEOUT = 1.0
 _BREAK = 2.0
 _EXIT_BUDGET = 0.05
 _MOST_IDS = 500
+# How long before its commit something may be heard of; most commits take less.
+EARLY = 0.002
 
 Listener = Callable[[], object]
 
@@ -65,6 +70,18 @@ def announce(ids: Iterable[UUID]) -> None:
     """Tell those who wait that these tasks have ended."""
     with shielded():
         _here().mark(ended=ids)
+
+
+def wake_early(queue: str) -> None:
+    """Tell workers that something is being committed; nothing is said while other messages are: it would not be early."""
+    if not _here().is_saying:
+        wake([queue])
+
+
+def announce_early(task_id: UUID) -> None:
+    """Tell those who wait that the end of this task is being committed, likewise."""
+    if not _here().is_saying:
+        announce([task_id])
 
 
 def stop(processes: Iterable[UUID]) -> None:

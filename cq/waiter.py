@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE = 0.02
 _SHARE = 0.2
+# Told, and not there yet: the end is being committed.
+_EARLY_PAUSE = 0.0003
 
 
 def wait(task: Task, timeout: float | None) -> None:
@@ -30,8 +33,9 @@ def wait(task: Task, timeout: float | None) -> None:
     _refuse_to_wait(task)
     told = threading.Event()
     with woken_by_interruption(told.set), _listening(task, told.set):
-        for pause in _pauses(task, timeout):
-            told.wait(pause)
+        for pause in (pauses := _Pauses(task, timeout)):
+            if told.wait(pause):
+                pauses.note_told()
             told.clear()
             if _has_ended(task):
                 return
@@ -46,9 +50,10 @@ async def await_done(task: Task, timeout: float | None) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     with _listening(task, lambda: loop.call_soon_threadsafe(told.set)):
-        for pause in _pauses(task, timeout):
+        for pause in (pauses := _Pauses(task, timeout)):
             with suppress(TimeoutError):
                 await asyncio.wait_for(told.wait(), pause)
+                pauses.note_told()
             told.clear()
             if await look(task):
                 return
@@ -89,14 +94,29 @@ def _listening(task: Task, listener: Callable[[], object]) -> Iterator[None]:
         notifier.unlisten(task.id, listener)
 
 
-def _pauses(task: Task, timeout: float | None) -> Iterator[float]:
-    """Yield how long to pause before the next look; raise when the time is up."""
-    began = time.monotonic()
-    while True:
-        waited = time.monotonic() - began
+class _Pauses(Iterator[float]):
+    """How long to pause before the next look; raises when the time is up."""
+
+    def __init__(self, task: Task, timeout: float | None) -> None:
+        self._task = task
+        self._timeout = timeout
+        self._began = time.monotonic()
+        self._told_at = -inf
+
+    def note_told(self) -> None:
+        """Note that an end was announced; it may be visible only a moment later."""
+        self._told_at = time.monotonic()
+
+    def __next__(self) -> float:
+        now = time.monotonic()
+        waited = now - self._began
         pause = min(max(_FIRST_PAUSE, waited * _SHARE), conf().POLL_INTERVAL)
-        if timeout is not None:
-            if waited >= timeout:
-                raise WaitTimeout(f"Task {task.id} ({task.name}) is {task.status} after {timeout} seconds.")
-            pause = min(pause, timeout - waited)
-        yield pause
+        if now < self._told_at + notifier.EARLY:
+            pause = _EARLY_PAUSE
+        if self._timeout is not None:
+            if waited >= self._timeout:
+                raise WaitTimeout(
+                    f"Task {self._task.id} ({self._task.name}) is {self._task.status} after {self._timeout} seconds."
+                )
+            pause = min(pause, self._timeout - waited)
+        return pause

@@ -48,8 +48,13 @@ _LOCKED_PAUSE = 0.05
 # Whoever is on a key has it for a moment; a row that was to be admitted may be locked for longer.
 _KEY_PAUSE = 0.003
 _LONGEST_KEY_PAUSE = 0.1
-# After a wake-up that was in vain, the next one waits a little, after more of them longer: a flood costs no flood of looks.
+# After some wake-ups in vain, the next one waits a little, after more of them longer: a flood costs no flood of looks. One task is
+# said twice: while it is being committed, and then. Whoever has got it hears its echo; those are not counted.
+_VAIN_WAKES = 2
 _VAIN_WAKE_PAUSE = 0.002
+_ECHO = 0.01
+# No flood: wake-ups so far apart.
+_QUIET = 0.1
 _LONGEST_VAIN_WAKE_PAUSE = 0.1
 # A wake-up is mostly about a task to claim. What else there may be to see to waits until that task has had its chance to end.
 _LOOK_LATER = 0.01
@@ -92,6 +97,9 @@ class Rounds(threading.Thread):
         self._failures = 0
         self._vain_wakes = 0
         self._hear_from = 0.0
+        self._woken_at = self._heard_at = self._worked_at = -inf
+        # The last wake-up, but for echoes, had something for this process.
+        self._is_lucky = True
         self._broke_at = -inf
         self._reconcile_at: float | None = None
         self._has_ended_runs = False
@@ -119,6 +127,12 @@ class Rounds(threading.Thread):
     def wake(self) -> None:
         """Look at the database in the next round."""
         with self._condition:
+            now = time.monotonic()
+            if not self._is_woken:
+                self._woken_at = now
+            if now > self._heard_at + _QUIET:
+                self._vain_wakes = 0
+            self._heard_at = now
             self._is_woken = True
             self._condition.notify()
 
@@ -329,9 +343,21 @@ class Rounds(threading.Thread):
             raise
 
     def _note_wake(self, *, is_vain: bool) -> None:
-        self._vain_wakes = self._vain_wakes + 1 if is_vain else 0
-        pause = min(_LONGEST_VAIN_WAKE_PAUSE, _VAIN_WAKE_PAUSE * 2 ** min(self._vain_wakes, 10))
-        self._hear_from = time.monotonic() + pause if self._vain_wakes > 1 else 0.0
+        now = time.monotonic()
+        with self._condition:
+            if not is_vain:
+                self._is_lucky, self._worked_at = True, now
+                self._vain_wakes, self._hear_from = 0, 0.0
+            elif now < self._worked_at + _ECHO:
+                pass
+            elif self._is_lucky and now < self._woken_at + notifier.EARLY:
+                self._is_woken = True  # what it is about will be committed any moment
+            else:
+                self._is_lucky = False
+                self._vain_wakes += 1
+                if self._vain_wakes > _VAIN_WAKES:
+                    pause = _VAIN_WAKE_PAUSE * 2 ** min(self._vain_wakes, 10)
+                    self._hear_from = now + min(_LONGEST_VAIN_WAKE_PAUSE, pause)
 
     def _give_back_unknown(self) -> None:
         """Give back what an exchange that broke off has claimed without our hearing of it, once it is seen.
