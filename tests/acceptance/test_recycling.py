@@ -179,13 +179,13 @@ def test_it_waits_in_no_process_for_a_free_thread(run_worker):
 
 
 def make_small_memory() -> Path | None:
-    """Make a folder of the kernel's in which processes have 300 MB, where this is allowed; those that take more are killed."""
+    """Make a folder of the kernel's in which processes have 160 MB, where this is allowed; those that take more are killed."""
     for parent, limit in ((MEMORY / "memory", "memory.limit_in_bytes"), (MEMORY, "memory.max")):
         group = parent / f"cq-test-{os.getpid()}"
         with suppress(OSError):
             group.mkdir()
             if (group / limit).exists():
-                (group / limit).write_text(str(300 * 1024 * 1024))
+                (group / limit).write_text(str(160 * 1024 * 1024))
                 return group
             group.rmdir()
     return None
@@ -201,13 +201,26 @@ def small_memory():
     group.rmdir()
 
 
+def kernels_view(group: Path) -> str:
+    """Say what the kernel knows of the processes in this folder, and what it has done about their memory."""
+    files = [
+        *group.glob("memory.[ueomf]*"),
+        *(Path("/proc", pid) / "stat" for pid in (group / "cgroup.procs").read_text().split()),
+    ]
+    told = []
+    for file in files:
+        with suppress(OSError):
+            told.append(f"{file.name}: {' '.join(file.read_text().split())}")
+    return "\n".join(told)
+
+
 def test_a_process_that_runs_out_of_memory_costs_only_the_task_that_took_it(run_worker, small_memory):
     worker = run_worker("--threads", "1", cq={"LEASE": 60, "MAX_CRASHES": 2})
     (small_memory / "cgroup.procs").write_text(str(worker.pid))
     worker.ready()
     greedy = fault_tasks.grows.delay(1000)
     others = [fault_tasks.leaf.delay(0.01) for _ in range(20)]
-    all_done(but=run_worker.log)
+    all_done(but=lambda: f"{run_worker.log()}\n{kernels_view(small_memory)}")
 
     greedy.refresh_from_db()
     assert (greedy.status, outcomes(greedy)) == ("LOST", ["crashed", "crashed"])

@@ -537,6 +537,7 @@ def test_a_worker_that_is_just_leaving_holds_up_no_rescuer() -> None:
 @pytest.mark.parametrize("who", ["leaves", "claims"])
 def test_whoever_locks_a_worker_and_its_process_locks_the_worker_first(who: str) -> None:
     """As the rescuer does who declares both dead: so the two cannot wait for each other."""
+    row()
     process_id = process()
     worker_id = worker_of(process_id)
     with elsewhere() as worker, elsewhere() as rescuer:
