@@ -38,8 +38,9 @@ ENDED_GROUP = "cq.ended"
 WAKE = "cq.wake"
 ENDED = "cq.ended"
 
-# Between two messages: what is marked meanwhile goes into the next. Longer and longer while there is no end of marks.
-_PAUSE = 0.003
+# Between two messages: what is marked meanwhile goes into the next. Longer and longer while there is no end of marks. Not shorter,
+# or what was said early would be said again while a worker starts it, on the same cores.
+_PAUSE = 0.006
 _LONGEST_PAUSE = 0.016
 # A channel that is full has hints enough, or nobody who takes them.
 _FULL_FOR = 0.5
