@@ -26,6 +26,8 @@ from tests.worker.test_rounds import looks as looks
 def marks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give what was said, the queues that have something new and the tasks that have ended, in turn."""
     said: list[str] = []
+    silent = Notifier()  # whatever the tests before have left to be said
+    monkeypatch.setattr(notifier, "_here", lambda: silent)
     monkeypatch.setattr(notifier, "wake", lambda queues: said.extend(queues))
     monkeypatch.setattr(notifier, "announce", lambda ids: said.extend(map(str, ids)))
     return said
