@@ -49,7 +49,7 @@ _LOCKED_PAUSE = 0.05
 _KEY_PAUSE = 0.003
 _LONGEST_KEY_PAUSE = 0.1
 # After some wake-ups in vain, the next one waits a little, after more of them longer: a flood costs no flood of looks. One task is
-# said twice: while it is being committed, and then. Whoever has got it hears its echo; those are not counted.
+# said twice: while it is being committed, and then. Whoever has got it soon hears its echo, which is not counted.
 _VAIN_WAKES = 2
 _VAIN_WAKE_PAUSE = 0.002
 _ECHO = 0.01
@@ -349,7 +349,7 @@ class Rounds(threading.Thread):
                 self._is_lucky, self._worked_at = True, now
                 self._vain_wakes, self._hear_from = 0, 0.0
             elif now < self._worked_at + _ECHO:
-                pass
+                self._worked_at = -inf  # there is one echo
             elif self._is_lucky and now < self._woken_at + notifier.EARLY:
                 self._is_woken = True  # what it is about will be committed any moment
             else:

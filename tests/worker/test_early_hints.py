@@ -172,16 +172,19 @@ def test_a_worker_to_which_the_last_hint_brought_nothing_looks_once(rounds, look
 def test_the_second_hint_of_a_task_makes_nobody_unlucky(rounds, monkeypatch):
     monkeypatch.setattr("cq.worker.rounds._ECHO", 30.0)
     thread = rounds("default")
+    until(lambda: thread._vain_wakes)
     task = enqueue_in_silence()
     thread.wake()
-    until(lambda: are_done(task), 5)
+    until(lambda: are_done(task) and thread._worked_at > 0)
 
-    for _ in range(5):
-        heard = thread.claims._turn
-        thread.wake()
-        until(lambda heard=heard: thread.claims._turn > heard)
+    thread.wake()
+    until(lambda: thread._worked_at < 0)
+    after_its_echo = thread._is_lucky, thread._vain_wakes, thread._hear_from
+    thread.wake()
+    until(lambda: thread._vain_wakes, what="a flood is none of echoes")
 
-    assert (thread._is_lucky, thread._vain_wakes, thread._hear_from) == (True, 0, 0.0)
+    assert after_its_echo == (True, 0, 0.0)
+    assert not thread._is_lucky
 
 
 def test_wake_ups_that_are_far_apart_are_no_flood(rounds, monkeypatch):
