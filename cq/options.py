@@ -86,6 +86,12 @@ def check_timeout(value: Any) -> float | None:
     return None if value is None else _seconds("timeout", value, _LONGEST_RUN, "above 0")
 
 
+def check_patience(value: Any) -> float | None:
+    """Return the seconds that somebody waits for an end, as they were given, or None."""
+    seconds = None if value is None else _seconds("timeout", value, _LONGEST_DELAY, "from 0")
+    return seconds if isinstance(value, timedelta) else value
+
+
 def check_pause(name: str, value: Any) -> float:
     """Return the seconds that a body sleeps, or waits for an event."""
     return _seconds(name, value, _LONGEST_DELAY, "from 0", other="")

@@ -16,6 +16,7 @@ from cq import current, database, engine, notifier
 from cq.conf import conf
 from cq.exceptions import NotAllowedHere, TaskGone, WaitTimeout
 from cq.interruption import woken_by_interruption
+from cq.options import check_patience
 
 if TYPE_CHECKING:
     from cq.models import Task
@@ -28,6 +29,7 @@ _EARLY_PAUSE = 0.0003
 
 def wait(task: Task, timeout: float | None) -> None:
     """Return when the task has ended; `WaitTimeout` after so many seconds, 0 asks once."""
+    timeout = check_patience(timeout)
     if _has_ended(task):
         return
     _refuse_to_wait(task)
@@ -43,6 +45,7 @@ def wait(task: Task, timeout: float | None) -> None:
 
 async def await_done(task: Task, timeout: float | None) -> None:
     """Do the same in a coroutine."""
+    timeout = check_patience(timeout)
     look = sync_to_async(_has_ended)
     if await look(task):
         return

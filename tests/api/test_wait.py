@@ -3,15 +3,17 @@
 import asyncio
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import Thread
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections, transaction
 
 from cq import task
-from cq.exceptions import NotAllowedHere, TaskFailed, TaskGone, WaitTimeout
+from cq.exceptions import InvalidOption, NotAllowedHere, TaskFailed, TaskGone, WaitTimeout
 from cq.models import Task
+from cq.states import Status
 from cq.testing import drain
 from tests import tasks
 from tests.api.run import ended
@@ -223,3 +225,15 @@ def test_get_raises_after_every_end_but_success(status):
         over.get()
 
     assert (error.value.task, error.value.status) == (over, status)
+
+
+@pytest.mark.parametrize("timeout", ["10", -1, float("nan"), True, [5]])
+@pytest.mark.parametrize("wait", [Task.get, async_to_sync(Task.aget)], ids=["function", "coroutine"])
+def test_a_timeout_that_is_none_is_refused_before_anybody_waits(wait, timeout):
+    with pytest.raises(InvalidOption, match=r"^timeout=.*expected None, or seconds or a timedelta from 0"):
+        wait(row(Status.SUCCESS), timeout)
+
+
+def test_a_timeout_may_be_a_timedelta():
+    with pytest.raises(WaitTimeout):
+        adds.delay(1).wait(timedelta(milliseconds=20))
