@@ -1,4 +1,7 @@
-"""Celery on Redis: without results, with results in Redis, with results in the database through django-celery-results."""
+"""Celery on Redis: without results, with results in Redis, with results in the database through django-celery-results.
+
+By default its worker closes the database connection before and after each task; `CELERY_DB_REUSE_MAX` keeps it.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ set_up_django()
 NAME = os.environ["BENCH_SYSTEM"]
 REDIS = redis_url(socket_scheme="redis+socket")
 RESULTS = {"celery-results": REDIS, "celery-db": "django-db"}
+KEEPS_CONNECTIONS = {"celery-kept", "celery-8", "celery-db"}
 
 app = Celery("benchmarks", broker=REDIS, backend=RESULTS.get(NAME))
 app.conf.update(
     task_ignore_result=NAME not in RESULTS,
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
-    # The default closes the database connection after every task.
-    CELERY_DB_REUSE_MAX=1_000_000,
+    **({"CELERY_DB_REUSE_MAX": 1_000_000} if NAME in KEEPS_CONNECTIONS else {}),
 )
 noop = app.task(bodies.noop, name="noop")
 row = app.task(bodies.row, name="row")
