@@ -4,7 +4,8 @@ A caller only marks what is to be said; one event loop per process, in a thread 
 says it, many marks in one message. So a caller never waits for the layer and never sees its errors.
 
 What is being committed may be said a moment early, too: a message takes about as long as a commit, and the two can be on their way
-together. Whoever hears it and finds nothing looks again for `EARLY` seconds. It is said once more after the commit, as ever.
+together. Whoever hears it and finds nothing looks again if it has begun to look within `EARLY` seconds. It is said once more after
+the commit, as ever.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ def wait(task: Task, timeout: float | None) -> None:
     told = threading.Event()
     with woken_by_interruption(told.set), _listening(task, told.set):
         for pause in (pauses := _Pauses(task, timeout)):
-            if told.wait(pause):
-                pauses.note_told()
+            pauses.note_look(is_told=told.wait(pause))
             told.clear()
             if _has_ended(task):
                 return
@@ -56,7 +55,7 @@ async def await_done(task: Task, timeout: float | None) -> None:
         for pause in (pauses := _Pauses(task, timeout)):
             with suppress(TimeoutError):
                 await asyncio.wait_for(told.wait(), pause)
-                pauses.note_told()
+            pauses.note_look(is_told=told.is_set())
             told.clear()
             if await look(task):
                 return
@@ -103,18 +102,20 @@ class _Pauses(Iterator[float]):
     def __init__(self, task: Task, timeout: float | None) -> None:
         self._task = task
         self._timeout = timeout
-        self._began = time.monotonic()
+        self._began = self._looked_at = time.monotonic()
         self._told_at = -inf
 
-    def note_told(self) -> None:
-        """Note that an end was announced; it may be visible only a moment later."""
-        self._told_at = time.monotonic()
+    def note_look(self, *, is_told: bool) -> None:
+        """Note that a look begins, and whether because an end was announced: that may be visible only a moment later."""
+        self._looked_at = time.monotonic()
+        if is_told:
+            self._told_at = self._looked_at
 
     def __next__(self) -> float:
         now = time.monotonic()
         waited = now - self._began
         pause = min(max(_FIRST_PAUSE, waited * _SHARE), conf().POLL_INTERVAL)
-        if now < self._told_at + notifier.EARLY:
+        if self._looked_at < self._told_at + notifier.EARLY:
             pause = _EARLY_PAUSE
         if self._timeout is not None:
             if waited >= self._timeout:

@@ -318,6 +318,7 @@ class Rounds(threading.Thread):
         with self._condition:
             ended, self._ended = self._ended, []
             woken, self._is_woken = self._is_woken, False
+        began = time.monotonic()
         self._unwritten += ended
         self._retry_at = None
         if self._interrupt_at is not None and time.monotonic() >= self._interrupt_at and not self._has_interrupted:
@@ -332,7 +333,8 @@ class Rounds(threading.Thread):
             if self._must_say or self._is_past(self._statistics.due_at):
                 self._say_counts()
             if woken:
-                self._note_wake(is_vain=self.claims.vain > 0 and not finished.moved and not self.claims.has_more)
+                is_vain = self.claims.vain > 0 and not finished.moved and not self.claims.has_more
+                self._note_wake(began, is_vain=is_vain)
             if woken and self._look_at is None:
                 self._look_at = time.monotonic() + _LOOK_LATER
             if self._is_past(self._look_at) or self._is_past(self._due_at):
@@ -342,7 +344,7 @@ class Rounds(threading.Thread):
             self._is_woken = self._is_woken or woken
             raise
 
-    def _note_wake(self, *, is_vain: bool) -> None:
+    def _note_wake(self, began: float, *, is_vain: bool) -> None:
         now = time.monotonic()
         with self._condition:
             if not is_vain:
@@ -350,7 +352,7 @@ class Rounds(threading.Thread):
                 self._vain_wakes, self._hear_from = 0, 0.0
             elif now < self._worked_at + _ECHO:
                 self._worked_at = -inf  # there is one echo
-            elif self._is_lucky and now < self._woken_at + notifier.EARLY:
+            elif self._is_lucky and began < self._woken_at + notifier.EARLY:
                 self._is_woken = True  # what it is about will be committed any moment
             else:
                 self._is_lucky = False

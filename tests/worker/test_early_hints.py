@@ -157,6 +157,26 @@ def test_it_looks_no_longer_than_for_a_moment(rounds, looks):
     assert len(looks) == before
 
 
+def test_a_look_that_took_longer_than_that_moment_was_still_too_early(rounds, monkeypatch):
+    monkeypatch.setattr(notifier, "EARLY", 0.05)
+    thread = rounds("default")
+    until(lambda: thread._vain_wakes)
+    exchange, enqueued = engine.exchange, []
+
+    def slowly(*given):
+        exchanged = exchange(*given)
+        if not enqueued:
+            enqueued.append(enqueue_in_silence())
+            until(lambda: time.monotonic() > thread._woken_at + 0.05)
+        return exchanged
+
+    monkeypatch.setattr(engine, "exchange", slowly)
+    thread._is_lucky = True
+    thread.wake()
+
+    until(lambda: enqueued and are_done(enqueued[0]), 2)
+
+
 def test_a_worker_to_which_the_last_hint_brought_nothing_looks_once(rounds, looks, early):
     thread = rounds("default")
     until(lambda: thread._vain_wakes)
@@ -220,5 +240,34 @@ def test_whoever_waits_and_hears_of_an_end_before_its_commit_looks_until_it_is_t
         until(lambda: len(looks) > 2)  # at first, when told, and now
 
         engine.finish([returned(held(task), "1")])
+
+        waiting.result(5)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("wait", [Task.wait, async_to_sync(Task.await_done)], ids=["function", "coroutine"])
+def test_whoever_waits_looks_again_when_that_look_took_longer_than_the_moment(monkeypatch, settings, wait):
+    settings.CQ = {"POLL_INTERVAL": 30}
+    monkeypatch.setattr(notifier, "EARLY", 0.05)
+    monkeypatch.setattr(waiter, "_FIRST_PAUSE", 30.0)
+    task = row(Status.RUNNING)
+    listeners: list[Callable[[], object]] = []
+    monkeypatch.setattr(notifier, "listen", lambda task_id, listener: listeners.append(listener))
+    look, ended = engine.state, []
+
+    def slowly(task_id):
+        state = look(task_id)
+        if listeners and not ended:
+            with elsewhere() as worker:
+                ended.append(worker(lambda: engine.finish([returned(held(task), "1")])))
+            began = time.monotonic()
+            until(lambda: time.monotonic() > began + 0.05)
+        return state
+
+    monkeypatch.setattr(engine, "state", slowly)
+    with elsewhere() as web:
+        waiting = web.begin(lambda: wait(Task.objects.get(pk=task.pk), 20))
+        until(lambda: listeners)
+        listeners[0]()
 
         waiting.result(5)
