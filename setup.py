@@ -33,6 +33,7 @@ TOOLS = [
     "pytest-django>=4.11",
     "pytest-randomly",
     "pytest-timeout",
+    "pytest-xdist>=3.6",
     "ruff",
     "types-channels",
 ]

@@ -17,6 +17,7 @@ from tests import tasks
 from tests.api import endurance
 from tests.api.endurance import CALLS, let_time_pass
 from tests.api.run import ended
+from tests.naming import shown
 
 pytestmark = pytest.mark.django_db
 
@@ -244,7 +245,7 @@ def waits_and_fails(cqt: Any) -> Any:
         ({"permission": "nonsense"}, r"permission='nonsense': expected None or a text like"),
         ({"permission": lambda user: True}, "permission="),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_a_wait_checks_its_options(options: dict[str, Any], match: str) -> None:
     with pytest.raises(InvalidOption, match=match):

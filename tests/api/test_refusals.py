@@ -21,6 +21,7 @@ from cq.exceptions import (
 from cq.models import Task
 from tests import tasks
 from tests.models import Keyed
+from tests.naming import shown
 from tests.tasks import adds, echoes
 
 pytestmark = pytest.mark.django_db
@@ -191,7 +192,7 @@ OPTIONS = {
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [(name, value, message) for name, (values, message) in OPTIONS.items() for value in values],
-    ids=repr,
+    ids=shown,
 )
 def test_a_value_that_is_not_allowed_is_named_with_what_is(option, value, message):
     for refused in (
@@ -292,7 +293,7 @@ DECORATED = {
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [(name, value, message) for name, (values, message) in DECORATED.items() for value in values],
-    ids=repr,
+    ids=shown,
 )
 def test_an_option_of_the_decorator_is_checked_there(option, value, message):
     with pytest.raises(InvalidOption, match=message):
@@ -424,7 +425,7 @@ def breaks_by_unique(cqt, value):
     pass
 
 
-@pytest.mark.parametrize("value", [None, 5, "", "x" * 201, "a\nb", ["k"], True], ids=repr)
+@pytest.mark.parametrize("value", [None, 5, "", "x" * 201, "a\nb", ["k"], True], ids=shown)
 @pytest.mark.parametrize(("function", "option"), [(is_keyed, "key"), (is_unique, "unique")])
 def test_a_function_that_gives_no_text_is_refused_at_the_call(function, option, value):
     for refused in (

@@ -17,7 +17,7 @@ from tests.tasks import adds, raises, spawns, sums
 pytestmark = pytest.mark.django_db
 
 
-@pytest.mark.parametrize("status", table.UNFINISHED)
+@pytest.mark.parametrize("status", sorted(table.UNFINISHED))
 def test_what_is_unfinished_is_revoked(status):
     stopped = row(status)
 
@@ -29,7 +29,7 @@ def test_what_is_unfinished_is_revoked(status):
     assert stopped.process_id is None
 
 
-@pytest.mark.parametrize("status", table.TERMINAL)
+@pytest.mark.parametrize("status", sorted(table.TERMINAL))
 def test_what_has_ended_stays(status):
     over = row(status)
     before = image(over.pk)

@@ -22,13 +22,13 @@ def refused(task: Task, **columns: Any) -> str:
     return str(error.value.__cause__.diag.constraint_name)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("status", states.TERMINAL)
+@pytest.mark.parametrize("status", sorted(states.TERMINAL))
 def test_what_has_ended_has_an_end(status: Status) -> None:
     assert refused(row(status), finished_at=None) == "cq_task_status"
     assert refused(row(Status.QUEUED), status=status) == "cq_task_status"
 
 
-@pytest.mark.parametrize("status", states.UNFINISHED)
+@pytest.mark.parametrize("status", sorted(states.UNFINISHED))
 def test_what_has_not_ended_has_no_end(status: Status) -> None:
     assert refused(row(status), finished_at=Now()) == "cq_task_status"
 
@@ -40,7 +40,7 @@ def test_only_what_runs_has_a_process() -> None:
     assert refused(row(Status.RUNNING), status=Status.QUEUED) == "cq_task_status"
 
 
-@pytest.mark.parametrize("status", states.UNFINISHED - {Status.SUSPENDED})
+@pytest.mark.parametrize("status", sorted(states.UNFINISHED - {Status.SUSPENDED}))
 def test_what_has_not_ended_runs_some_time_unless_it_waits_for_an_event(status: Status) -> None:
     assert refused(row(status), run_after=None) == "cq_task_status"
     Task.objects.filter(pk=row(Status.SUSPENDED).pk).update(run_after=None)

@@ -130,8 +130,8 @@ def test_ids_are_in_the_order_of_making() -> None:
         *((s, False, Status.PENDING, True) for s in Status if s not in make.states.TERMINAL),
         *((s, True, Status.PENDING, True) for s in Status if s not in make.states.TERMINAL),
         (Status.SUCCESS, False, Status.QUEUED, False),
-        *((s, False, Status.SKIPPED, False) for s in make.states.UNSUCCESSFUL),
-        *((s, True, Status.QUEUED, False) for s in make.states.UNSUCCESSFUL - {Status.REVOKED}),
+        *((s, False, Status.SKIPPED, False) for s in sorted(make.states.UNSUCCESSFUL)),
+        *((s, True, Status.QUEUED, False) for s in sorted(make.states.UNSUCCESSFUL - {Status.REVOKED})),
         (Status.REVOKED, True, Status.SKIPPED, False),
     ],
 )

@@ -104,7 +104,7 @@ def test_what_can_be_claimed_is_next(columns: dict[str, Any]) -> None:
     assert task.explain() == []
 
 
-@pytest.mark.parametrize("status", [*TERMINAL, Status.RUNNING])
+@pytest.mark.parametrize("status", [*sorted(TERMINAL), Status.RUNNING])
 def test_of_what_runs_or_has_ended_there_is_nothing_to_say(status: Status) -> None:
     assert row(status).explain() == []
 
@@ -204,7 +204,7 @@ def test_after_a_crash_it_says_so() -> None:
     assert task.explain()[0] == "In attempt 1 its worker process died."
 
 
-@pytest.mark.parametrize("status", DELAYED)
+@pytest.mark.parametrize("status", sorted(DELAYED))
 def test_what_is_due_waits_for_a_worker_to_see_it(status: Status) -> None:
     task = row(status, run_after=ago(5))
 

@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 
 from cq.codec import MAX_NESTING, ModelRef, Unreadable, dumps, loads, plain, resolve
 from cq.exceptions import ModelGone, NotSerializable, TooLarge
+from tests.naming import shown
 
 LIMIT = 262_144
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -367,7 +368,7 @@ def test_reading_any_json_gives_a_value_or_not_serializable(value: Any) -> None:
         (SimpleLazyObject(lambda: [1]), [1]),
         (Colour.ROSE, Colour.RED),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_subclass_comes_back_as_its_base_type(value: Any, plain: Any) -> None:
     found = loads(jsonb(encode(value)))
@@ -580,7 +581,7 @@ def nested(levels: int, kind: Callable[[Any], Any], inner: Any = 1) -> Any:
 KINDS = [lambda value: [value], lambda value: {"a": value}, lambda value: {"$cq": value}, lambda value: (value,)]
 
 
-@pytest.mark.parametrize("inner", [1, [], date(2026, 1, 1)], ids=repr)
+@pytest.mark.parametrize("inner", [1, [], date(2026, 1, 1)], ids=shown)
 @pytest.mark.parametrize("kind", KINDS, ids=["list", "dict", "escaped dict", "tuple"])
 def test_nesting_is_allowed_up_to_the_limit_and_refused_beyond(kind: Callable[[Any], Any], inner: Any) -> None:
     levels = MAX_NESTING - isinstance(inner, list)
@@ -719,7 +720,7 @@ def test_enum_that_a_worker_would_not_find_is_refused(monkeypatch: pytest.Monkey
         "set",
         None,
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_foreign_tag_is_not_serializable_and_imports_nothing(stored: Any) -> None:
     text = json.dumps([1, {"$cq": stored}])

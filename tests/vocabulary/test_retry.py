@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cq.exceptions import NEVER_RETRIED, InvalidOption, TaskTimeout
 from cq.retry import MAX_EXPONENTIAL, MAX_SECONDS, RetryPolicy, decide, validate_backoff_data, validate_policy
+from tests.naming import shown
 
 
 def after(backoff: object, attempt: int, exc: BaseException | None = None, random: float = 0.5) -> float | None:
@@ -96,7 +97,7 @@ def test_exception_is_retried_if_any_condition_holds(conditions: tuple[Any, ...]
     assert (decide(policy, ValueError("busy"), retries_used=0, attempt=1) is not None) is is_retried
 
 
-@pytest.mark.parametrize("exc", [SystemExit(1), KeyboardInterrupt(), TaskTimeout()], ids=repr)
+@pytest.mark.parametrize("exc", [SystemExit(1), KeyboardInterrupt(), TaskTimeout()], ids=shown)
 def test_exceptions_of_any_class_are_retried(exc: BaseException) -> None:
     assert after(1, 1, exc) == 1
 
@@ -142,7 +143,7 @@ class Waiting:
 @pytest.mark.parametrize(
     "answer",
     [-1, -0.001, math.nan, math.inf, 1e300, 10**400, None, "5", True, [1], Decimal(1), object(), Undecided()],
-    ids=repr,
+    ids=shown,
 )
 def test_nonsense_from_a_backoff_function_means_no_retry_and_a_note(answer: Any) -> None:
     exc = ValueError("the task's own")
@@ -211,7 +212,7 @@ def test_retries_are_a_whole_number_up_to_a_thousand(retries: Any) -> None:
         (ValueError, (KeyError,)),
         ((KeyError,),),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_conditions_are_exception_classes_and_functions(conditions: Any) -> None:
     with pytest.raises(InvalidOption, match=r"^retry_exceptions: found .*; expected exception classes and functions"):
@@ -266,7 +267,7 @@ def test_backoff_data_is_a_word_a_number_or_a_list(backoff: Any) -> None:
         Decimal(1),
         raising,
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_other_backoff_data_is_refused(backoff: Any) -> None:
     with pytest.raises(InvalidOption, match=r"^backoff=.*'exponential', 'linear', a number of seconds"):

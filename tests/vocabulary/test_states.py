@@ -66,7 +66,7 @@ def test_only_reopening_leaves_a_terminal_status() -> None:
     assert leaving == {"reopen", "reopen_parent", "reopen_successor"}
 
 
-@pytest.mark.parametrize("status", states.UNFINISHED)
+@pytest.mark.parametrize("status", sorted(states.UNFINISHED))
 def test_every_unfinished_status_can_be_reached_and_can_come_to_an_end_without_a_revoke(status: Status) -> None:
     def beyond(reached: set[Status]) -> set[Status]:
         ways = [t for t in TRANSITIONS if t.name not in LEFT_OUT_OF_THE_PICTURE and t.sources & reached]
