@@ -635,6 +635,12 @@ def rescue() -> list[Moved]:
     return rescued
 
 
+def unknown(process_id: UUID, known: Sequence[UUID], *, after: float) -> tuple[bool, list[UUID]]:
+    """Say whether a process holds tasks that it does not know of, and which have bodies that have lingered in it for so long."""
+    ((holds, lingering_ids),) = database.execute(sql.UNKNOWN, *(process_id, list(known)) * 2, after)
+    return holds, lingering_ids
+
+
 def hand_back(process_id: UUID, known: Sequence[UUID], *, before: float, is_own: bool = False) -> list[Moved]:
     """Give back what a process has claimed before this moment of the monotonic clock, but for the tasks that it is known to run.
 

@@ -35,13 +35,6 @@ def end_all(process_ids: Sequence[UUID]) -> None:
         end(process_ids, task_ids)
 
 
-def end_unknown(process_id: UUID, known: Sequence[UUID], *, after: float) -> None:
-    """Forget bodies in a process that it does not know of, and that linger there for more than so many seconds."""
-    task_ids = [task_id for (task_id,) in database.execute(sql.LINGERING_UNKNOWN, process_id, list(known), after)]
-    if task_ids:
-        end([process_id], task_ids)
-
-
 def overtaken(process_id: UUID, ids: Sequence[UUID], claims: Sequence[int]) -> dict[UUID, bool]:
     """Say which of these claims no longer hold, and whether their bodies are to be interrupted."""
     return dict(database.execute(sql.OVERTAKEN, process_id, list(ids), list(claims)))

@@ -140,11 +140,6 @@ SELECT key, NULL FROM gone WHERE key IS NOT NULL UNION ALL SELECT NULL, queue FR
 
 # Which tasks have bodies that linger in these processes?
 LINGERING_IN = "SELECT DISTINCT task_id FROM cq_lingering WHERE process_id = ANY(%s::uuid[])"
-# … for longer than so many seconds, and are unknown there?
-LINGERING_UNKNOWN = f"""
-SELECT DISTINCT task_id FROM cq_lingering
- WHERE process_id = %s AND NOT task_id = ANY(%s::uuid[]) AND since <= {NOW} - make_interval(secs => %s)
-"""
 # Interrupt bodies that were only told so far, of these tasks and of what was revoked with them: few linger, so look up from those.
 TERMINATE_LINGERING = """
 WITH RECURSIVE up AS (
@@ -156,6 +151,13 @@ WITH RECURSIVE up AS (
      WHERE t.status = 'REVOKED' AND a.above IS NOT NULL)
 UPDATE cq_lingering l SET terminate = true
  WHERE l.id = ANY(ARRAY(SELECT id FROM up WHERE above = ANY(%s::uuid[]))) RETURNING l.process_id
+"""
+
+# Does a process hold tasks that it does not know of, and which have bodies that have lingered in it for so many seconds?
+UNKNOWN = f"""
+SELECT cardinality(ARRAY(SELECT id FROM cq_task WHERE process_id = %s AND status = 'RUNNING' AND NOT id = ANY(%s::uuid[]))) > 0,
+       ARRAY(SELECT DISTINCT task_id FROM cq_lingering
+              WHERE process_id = %s AND NOT task_id = ANY(%s::uuid[]) AND since <= {NOW} - make_interval(secs => %s))
 """
 
 # Hand back what a process holds but for these, because it does not answer or does not know of them; nobody is charged. What may

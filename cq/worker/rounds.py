@@ -97,7 +97,9 @@ class Rounds(threading.Thread):
         self._failures = 0
         self._vain_wakes = 0
         self._hear_from = 0.0
-        self._woken_at = self._heard_at = self._worked_at = -inf
+        self._heard_at = self._worked_at = -inf
+        # When the first of the looks began that were perhaps too early; the very first of all is not, nobody has called for it.
+        self._looking_from: float | None = -inf
         # The last wake-up, but for echoes, had something for this process.
         self._is_lucky = True
         self._broke_at = -inf
@@ -128,8 +130,6 @@ class Rounds(threading.Thread):
         """Look at the database in the next round."""
         with self._condition:
             now = time.monotonic()
-            if not self._is_woken:
-                self._woken_at = now
             if now > self._heard_at + _QUIET:
                 self._vain_wakes = 0
             self._heard_at = now
@@ -347,13 +347,15 @@ class Rounds(threading.Thread):
     def _note_wake(self, began: float, *, is_vain: bool) -> None:
         now = time.monotonic()
         with self._condition:
+            looking_from, self._looking_from = self._looking_from, None
             if not is_vain:
                 self._is_lucky, self._worked_at = True, now
                 self._vain_wakes, self._hear_from = 0, 0.0
             elif now < self._worked_at + _ECHO:
                 self._worked_at = -inf  # there is one echo
-            elif self._is_lucky and began < self._woken_at + notifier.EARLY:
+            elif self._is_lucky and (looking_from is None or began < looking_from + notifier.EARLY):
                 self._is_woken = True  # what it is about will be committed any moment
+                self._looking_from = began if looking_from is None else looking_from
             else:
                 self._is_lucky = False
                 self._vain_wakes += 1
@@ -371,9 +373,12 @@ class Rounds(threading.Thread):
             return
         now = time.monotonic()
         known = [*self.bodies.known(), *(body.task.id for body in [*self._unwritten, *self._ended])]
-        lingering.end_unknown(self.process_id, known, after=_UNKNOWN_AFTER)
-        for task in engine.hand_back(self.process_id, known, before=now - _UNKNOWN_AFTER, is_own=True):
-            logger.warning("gave back a claim that nobody here knew of task=%s", task.id)
+        holds, lingering_ids = engine.unknown(self.process_id, known, after=_UNKNOWN_AFTER)
+        if lingering_ids:
+            lingering.end([self.process_id], lingering_ids)
+        if holds:
+            for task in engine.hand_back(self.process_id, known, before=now - _UNKNOWN_AFTER, is_own=True):
+                logger.warning("gave back a claim that nobody here knew of task=%s", task.id)
         is_suspicious = now < self._broke_at + conf().LEASE
         has_broken = self._broke_at > -inf
         again = now + (_RECONCILE_SOON if is_suspicious else conf().LEASE)

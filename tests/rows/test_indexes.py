@@ -145,6 +145,7 @@ def statements(ids: dict[str, UUID]) -> dict[str, tuple[Any, ...]]:
         "REOPEN": (some, ["QUEUED"] * 100),
         "RESCUE": (3, [ids["process"]]),
         "HAND_BACK": (ids["process"], some, False, timezone.now()),
+        "UNKNOWN": (*(ids["process"], some) * 2, 1.0),
         "STRIKE_OFF": ([ids["process"]],),
         "OVERDUE": (names,),
         "OVERTAKEN": (ids["process"], some, [1] * 100),

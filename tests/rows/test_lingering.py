@@ -209,15 +209,22 @@ def test_a_dead_process_stays_on_the_register_while_somebody_has_what_lingers_in
     assert entries() == set()
 
 
-def test_what_a_process_does_not_know_of_is_forgotten_after_a_while() -> None:
+def test_what_a_process_does_not_know_of_is_found_after_a_while() -> None:
     process_id = process()
     known, fresh, forgotten = rows(3)
     for task, seconds in ((known, 5), (fresh, 0), (forgotten, 5)):
         Lingering.objects.create(task_id=task.id, process_id=process_id, since=ago(seconds))
+        Lingering.objects.create(task_id=task.id, process_id=process(), since=ago(5))
 
-    lingering.end_unknown(process_id, [known.id], after=1)
+    assert engine.unknown(process_id, [known.id], after=1) == (False, [forgotten.id])
 
-    assert {task_id for task_id, _, _ in entries()} == {known.id, fresh.id}
+
+def test_claims_that_a_process_does_not_know_of_are_found() -> None:
+    process_id = process()
+    known, unknown, _elsewhere = (row(Status.RUNNING, process_id=id) for id in (process_id, process_id, process()))
+
+    assert engine.unknown(process_id, [known.id, unknown.id], after=1) == (False, [])
+    assert engine.unknown(process_id, [known.id], after=1) == (True, [])
 
 
 def test_claims_that_no_longer_hold_are_told_with_how_strong_they_are_stopped() -> None:

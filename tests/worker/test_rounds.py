@@ -86,10 +86,8 @@ def test_a_process_looks_for_claims_that_it_does_not_know_of_only_if_there_may_b
     settings.CQ = {"LEASE": 0.3}
     monkeypatch.setenv("TEST_FOLDER", str(tmp_path))
     monkeypatch.setattr(statistics, "_EVERY", 0.2)  # else its counts keep it awake for so long
-    calls, hand_back = [], engine.hand_back
-    monkeypatch.setattr(
-        engine, "hand_back", lambda *args, **kwargs: (calls.append(args), hand_back(*args, **kwargs))[1]
-    )
+    calls, unknown = [], engine.unknown
+    monkeypatch.setattr(engine, "unknown", lambda *args, **kwargs: (calls.append(args), unknown(*args, **kwargs))[1])
     thread = rounds("default")
     task = fault_tasks.until_loose.delay(str(tmp_path / "go"))
     thread.wake()
