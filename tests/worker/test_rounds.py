@@ -9,11 +9,13 @@ from django.db.models import Sum
 from cq import engine, notifier
 from cq.models import Statistic, Task
 from cq.models.key import Lingering
+from cq.states import Status
 from cq.worker import statistics
 from cq.worker.rounds import Rounds
 from tests import fault_tasks, tasks
 from tests.processes import query, until
 from tests.rows.elsewhere import Elsewhere, elsewhere
+from tests.rows.make import ago, row
 
 
 @pytest.fixture
@@ -103,6 +105,20 @@ def test_a_process_looks_for_claims_that_it_does_not_know_of_only_if_there_may_b
     thread.check()
     calls.clear()
     until(lambda: len(calls) > 3, 10)
+
+
+def test_what_a_process_holds_without_knowing_is_given_back_and_what_lingers_is_forgotten(rounds):
+    thread = rounds("default")
+    until(lambda: thread._vain_wakes)
+    held = row(Status.RUNNING, process_id=thread.process_id, started_at=ago(5), queue="elsewhere")
+    lingering = row(Status.QUEUED, queue="elsewhere")
+    Lingering.objects.create(task_id=lingering.id, process_id=thread.process_id, since=ago(5))
+
+    thread._reconcile_at = time.monotonic()
+    thread.check()
+
+    until(lambda: Task.objects.get(pk=held.pk).status == "QUEUED", 5)
+    until(lambda: not Lingering.objects.exists(), 5)
 
 
 def test_a_process_that_has_retired_claims_nothing_more_and_ends_with_what_it_runs(rounds, tmp_path, monkeypatch):
