@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.benchmarks import ratios
 from tests.benchmarks.catalogue import BY_NAME, SYSTEMS, Entry
-from tests.benchmarks.report import goals, machine, markdown
+from tests.benchmarks.report import goals, machine, markdown, under_their_floors
 from tests.benchmarks.results import Results
 from tests.benchmarks.runner import RunFailed, Runner, runner
 from tests.benchmarks.works import WORKS, WORKS_BY_NAME, Work
@@ -64,7 +64,7 @@ def _measure(ours: Runner, results: Results, work: Work, systems: Sequence[Entry
 
 
 def _report(results: Results, settings: dict[str, str], options: argparse.Namespace) -> int:
-    """Print and write what was asked for; return 1 if runs failed, or ratios fell."""
+    """Print and write what was asked for; return 1 if runs failed, ratios fell, or floors were missed."""
     table = markdown(results, settings, options.rounds, options.scale)
     print("\n" + table)
     print("\n".join(goals(results)))
@@ -82,6 +82,10 @@ def _report(results: Results, settings: dict[str, str], options: argparse.Namesp
             else "no stored ratio fell by more than 15 %"
         )
         status = 1 if fell else status
+    if options.floors:
+        for sentence in (missed := under_their_floors(results)):
+            print(f"FLOOR  {sentence}")
+        status = 1 if missed else status
     if options.store:
         for sentence in ratios.store(results):
             print(f"raised  {sentence}")
@@ -133,6 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all values, versions, settings")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the tables")
     parser.add_argument("--check", action="store_true", help="exit 1 if a stored ratio fell by more than 15 %%")
+    parser.add_argument(
+        "--floors", action="store_true", help="exit 1 if a floor is not reached: a release does not go under one"
+    )
     parser.add_argument("--store", action="store_true", help="raise the stored ratios to what was measured")
     return parser
 

@@ -52,6 +52,17 @@ def goals(results: Results) -> Iterator[str]:
         yield f"{_said(goal)}: {_against(goal)}{_number(goal, standing)}; {_verdict(goal, standing)}"
 
 
+def under_their_floors(results: Results) -> list[str]:
+    """Return a sentence for each goal whose floor is not reached, or could not be measured."""
+    sentences = []
+    for goal in GOALS:
+        standing = results.standing(goal)
+        if goal.floor is not None and (standing is None or not reaches(goal, standing, goal.floor)):
+            found = "not measured" if standing is None else f"{_against(goal)}{_number(goal, standing)}"
+            sentences.append(f"{_said(goal)}: {found}, the floor is {goal.floor:g}")
+    return sentences
+
+
 def _rows(results: Results, entries: Sequence[Entry]) -> Iterator[list[str]]:
     for work in WORKS:
         if work.name in results.measured:
