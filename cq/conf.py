@@ -40,7 +40,7 @@ class Conf:
         timedelta(days=3), "how long a finished workflow is kept; None: for ever"
     )
     LEASE: float = _key(30.0, "seconds without a sign of life after which a worker is declared dead")
-    POLL_INTERVAL: float = _key(2.0, "longest time in seconds between two looks at the database, hints or not")
+    POLL_INTERVAL: float = _key(2.0, "seconds between two looks at the database, at most; without hints, a quarter")
     MAX_CRASHES: int = _key(3, "so many deaths of a process under a task make it LOST")
     MAX_ARGS_SIZE: int = _key(256 * KIB, "bytes of JSON a task's arguments may take")
     MAX_RESULT_SIZE: int = _key(1024 * KIB, "bytes of JSON a task's result may take")

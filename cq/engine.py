@@ -488,7 +488,7 @@ def revoke(ids: Sequence[UUID], *, reason: str, terminate: bool = False) -> list
         if revoked:
             database.execute(sql.ASK, *[revoked] * 3)
         if holders := {holder for _, holder in rows if holder is not None}:
-            database.on_commit(lambda: notifier.stop(holders))
+            database.on_commit(lambda: notifier.check(holders))
     return revoked
 
 

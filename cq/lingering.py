@@ -44,4 +44,4 @@ def terminate(ids: Sequence[UUID]) -> None:
     """Interrupt what goes on of these tasks, and of those that were revoked with them, after they were revoked more gently."""
     holders = {process_id for (process_id,) in database.execute(sql.TERMINATE_LINGERING, list(ids))}
     if holders:
-        database.on_commit(lambda: notifier.stop(holders))
+        database.on_commit(lambda: notifier.check(holders))

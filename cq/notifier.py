@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer, ChannelLayerManager
+from django.utils.module_loading import import_string
 
 from cq.conf import conf
 from cq.interruption import shielded
@@ -86,8 +89,8 @@ def announce_early(task_id: UUID) -> None:
         announce([task_id])
 
 
-def stop(processes: Iterable[UUID]) -> None:
-    """Tell these processes that tasks whose bodies they run are no longer theirs."""
+def check(processes: Iterable[UUID]) -> None:
+    """Tell these processes to look whether the tasks whose bodies they run are still theirs."""
     with shielded():
         _here().mark(processes=processes)
 
@@ -109,6 +112,12 @@ def attach(loop: asyncio.AbstractEventLoop) -> None:
     _here().loop = loop
 
 
+def preload() -> None:
+    """Import the layer's code, for processes that are forked after this to share. What is wrong with it, its use will show."""
+    with contextlib.suppress(Exception):
+        import_string(_layers.configs[conf().CHANNEL_LAYER]["BACKEND"])
+
+
 async def flush() -> None:
     """Give what is pending a moment to be said, in the loop that says it; for a process that ends."""
     deadline = time.monotonic() + _EXIT_BUDGET
@@ -122,11 +131,15 @@ def layer() -> BaseChannelLayer | None:
         return _layers[conf().CHANNEL_LAYER]
     except KeyError:
         return None
-    except Exception:  # a layer's own constructor may raise anything; without a layer the poll does it
-        logger.warning(
-            "channel layer %r cannot be used; workers find new tasks by their poll", conf().CHANNEL_LAYER, exc_info=True
-        )
+    except Exception as error:  # a layer's own constructor may raise anything; without a layer the poll does it
+        _complain(conf().CHANNEL_LAYER, f"{type(error).__name__}: {error}")
         return None
+
+
+@lru_cache(maxsize=16)
+def _complain(alias: str, error: str) -> None:
+    """Say it once: a layer is asked for at every hint."""
+    logger.warning("channel layer %r cannot be used error=%s; workers find new tasks by their poll", alias, error)
 
 
 class Notifier:
@@ -214,8 +227,7 @@ class Notifier:
                     self.is_saying = False
                     self._idle.set()
                     return
-            if time.monotonic() >= self._broken_until:
-                await self._send_all(look, queues, ended, processes)
+            await self._send_all(look, queues, ended, processes)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -231,18 +243,21 @@ class Notifier:
             await self._send(current.send, channel, {"type": WAKE})
 
     async def _send(self, send: Callable[[str, dict[str, Any]], Any], place: str, message: dict[str, Any]) -> None:
-        if time.monotonic() < self._full_until.get(place, 0.0):
+        if time.monotonic() < max(self._broken_until, self._full_until.get(place, 0.0)):
             return
         try:
             await asyncio.wait_for(send(place, message), _SEND_TIMEOUT)
             self.counts["sent"] += 1
+            self._broken_until = 0.0
         except ChannelFull:
             self.counts["full"] += 1
             self._full_until[place] = time.monotonic() + _FULL_FOR
         except Exception as error:  # a layer may raise anything; a hint is never worth an error
             self.counts["failed"] += 1
+            if not self._broken_until:  # once until it works again
+                what = str(error) or type(error).__name__
+                logger.warning("hint not sent error=%s; workers find new tasks by their poll", what)
             self._broken_until = time.monotonic() + _BREAK
-            logger.warning("hint not sent error=%s; workers find new tasks by their poll", error)
 
     async def _hear(self) -> None:
         """Listen on the layer as long as anybody here waits for an end."""

@@ -139,7 +139,7 @@ def _note_revoked(rows: Sequence[tuple[UUID, UUID | None]], settled: Settled) ->
     """Note what was revoked, and have those told in whose processes a body of it runs."""
     settled.ended += [task_id for task_id, _ in rows]
     if holders := {holder for _, holder in rows if holder is not None}:
-        database.on_commit(lambda: notifier.stop(holders))
+        database.on_commit(lambda: notifier.check(holders))
 
 
 def _release_successors(ids: Sequence[UUID], settled: Settled) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from django.conf import settings
@@ -23,7 +23,7 @@ from cq.failpoints import failpoint
 from cq.notifier import PROCESS_CHANNEL
 from cq.worker.bodies import Bodies
 from cq.worker.listener import channels, listen
-from cq.worker.marks import Marks
+from cq.worker.marks import Marks, Moment
 from cq.worker.options import AHEAD_MOST, COROUTINES, WorkerOptions
 from cq.worker.rounds import Rounds
 
@@ -43,6 +43,8 @@ class Place:
     life_pipe: int
     supervisor_pid: int
     suspects: bool = False
+    # When the last message came that is for this process or one beside it.
+    heard: Moment = field(default_factory=Moment)
 
 
 class Child:
@@ -76,8 +78,8 @@ class Child:
         loop.add_signal_handler(signal.SIGTERM, rounds.stop, self.options.grace)
         loop.add_reader(self.place.wake_pipe, self._drain_and_wake, rounds)
         loop.add_reader(self.place.life_pipe, self._die)
-        consumer = CQConsumer(rounds.wake)
-        told = listen(PROCESS_CHANNEL.format(self.place.process_id.hex), CQConsumer(rounds.check), lambda: True)
+        consumer, own = CQConsumer(rounds.wake), CQConsumer(lambda: self._check(rounds))
+        told = listen(PROCESS_CHANNEL.format(self.place.process_id.hex), own, lambda: True)
         self.hearing = [
             loop.create_task(told),
             *(
@@ -101,6 +103,10 @@ class Child:
         # Not by way of the loop's own end, which would wait for whatever a cancelled coroutine waits for in a thread.
         logging.shutdown()
         os._exit(status)
+
+    def _check(self, rounds: Rounds) -> None:
+        self.place.heard.note(time.monotonic())
+        rounds.check()
 
     def _drain_and_wake(self, rounds: Rounds) -> None:
         if self.place.marks.retired.at:  # the wake-ups are for another process by now

@@ -27,6 +27,7 @@ from cq.outcome import Moved
 from cq.worker.marks import Moment
 from cq.worker.messages import Messages
 from cq.worker.options import COROUTINES, WorkerOptions
+from cq.worker.poll import Poll
 from cq.worker.pruner import Pruner
 
 logger = logging.getLogger("cq.keeper")
@@ -50,6 +51,7 @@ class Keeper:
         wake_pipes: Sequence[int],
         renewal: Moment,
         supervisor: Moment,
+        poll: Poll,
         to_do: list[list[Any]],
     ) -> None:
         self.worker_id = worker_id
@@ -59,6 +61,7 @@ class Keeper:
         self.wake_pipes = wake_pipes
         self.renewal = renewal
         self.supervisor = supervisor
+        self.poll = poll
         self.names = registry.names()
         self.to_do = to_do
         self.has_entered = False
@@ -153,10 +156,12 @@ class Keeper:
         match order:
             case [number, "enter", process_id, pid]:
                 engine.enter_process(UUID(process_id), self.worker_id, pid)
+                self.poll.children.add(UUID(process_id))
                 self._wake_all()
             case [number, "end", process_id, started, was_stopped, overdue]:
                 ids, late = [UUID(task_id) for task_id in started], [UUID(task_id) for task_id in overdue]
                 engine.end_process(UUID(process_id), ids, was_stopped=was_stopped, overdue=late)
+                self.poll.children.discard(UUID(process_id))
                 failpoint("keeper.ended_process")
                 self._rescue()
                 self._wake_all()  # children decide about what is overdue, and what lingered there may start
@@ -199,12 +204,8 @@ class Keeper:
             self._wake_one()
         if self.options.drain and not seen.fires and not engine.is_busy(self.options.queues, self.names):
             self.reports.send("drained")
-        self.next_look = time.monotonic() + min(self._pause(seen.next_due), self._pause(seen.next_tick))
-
-    def _pause(self, next_due: float | None) -> float:
-        longest = _DRAIN_LOOK_EVERY if self.options.drain else conf().POLL_INTERVAL
-        pause = longest * random.uniform(0.9, 1.0)
-        return pause if next_due is None or next_due <= 0 else min(pause, next_due + 0.001)
+        longest = _DRAIN_LOOK_EVERY if self.options.drain else self.poll.pause()
+        self.next_look = time.monotonic() + min(_pause(longest, seen.next_due), _pause(longest, seen.next_tick))
 
     def _wake_all(self) -> None:
         for pipe in self.wake_pipes:
@@ -213,6 +214,11 @@ class Keeper:
     def _wake_one(self) -> None:
         self.turn = (self.turn + 1) % self.options.processes
         poke(self.wake_pipes[self.turn])
+
+
+def _pause(longest: float, next_due: float | None) -> float:
+    pause = longest * random.uniform(0.9, 1.0)
+    return pause if next_due is None or next_due <= 0 else min(pause, next_due + 0.001)
 
 
 def poke(pipe: int) -> None:

@@ -22,12 +22,14 @@ from uuid import UUID, uuid4
 
 from django.db import connections
 
+from cq import notifier
 from cq.conf import conf
 from cq.worker.child import Child, Place, die_with, name_connections
 from cq.worker.keeper import Keeper, poke
 from cq.worker.marks import Marks, Moment
 from cq.worker.messages import Messages
 from cq.worker.options import WorkerOptions
+from cq.worker.poll import Poll
 from cq.worker.watchdog import GIVE_UP_AFTER
 
 logger = logging.getLogger("cq.supervisor")
@@ -79,6 +81,7 @@ class Supervisor:
         self.worker_id = uuid4()
         self.renewal = Moment()
         self.answered = Moment()
+        self.heard = Moment()
         self.posts = [Post(number, suspects=False) for number in range(options.processes)]
         # Places of children that have retired, where others have begun already.
         self.retired: list[Post] = []
@@ -124,6 +127,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._note_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        notifier.preload()
         gc.collect()
         gc.freeze()
 
@@ -176,7 +180,9 @@ class Supervisor:
             wake_pipes = [post.write_end for post in self.posts]
             self._close([orders_write, reports_read, *self._own_pipes(), *self._read_ends()])
             orders, reports = Messages(orders_read), Messages(reports_write)
-            Keeper(self.worker_id, self.options, orders, reports, wake_pipes, self.renewal, self.answered, to_do).run()
+            poll = Poll(self.heard, [post.process_id for post in self._children if post.process_id])
+            moments = self.renewal, self.answered
+            Keeper(self.worker_id, self.options, orders, reports, wake_pipes, *moments, poll, to_do).run()
 
         self.keeper_not_before = time.monotonic() + _CRASH_LOOP
         self.keeper_pid = self._fork(keep)
@@ -188,7 +194,9 @@ class Supervisor:
         post.marks.clear()
         post.started = time.monotonic()
         post.is_given_up = False
-        place = Place(post.process_id, post.marks, post.read_end, self.life_read, os.getpid(), post.suspects)
+        place = Place(
+            post.process_id, post.marks, post.read_end, self.life_read, os.getpid(), post.suspects, self.heard
+        )
 
         def work() -> None:
             others = [end for end in self._read_ends() if end != post.read_end]

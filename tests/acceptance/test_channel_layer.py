@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.chaos
 
 POLL = 0.3
 KEY = "asgicq"
+COME, GONE = "hints come", "no hints come; the database is looked at oftener"
 
 
 @pytest.fixture
@@ -72,6 +74,21 @@ def latencies(number: int) -> list[float]:
     return took
 
 
+def looks(seconds: float) -> int:
+    """Count how often a keeper looks at the database meanwhile."""
+    seen = set()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        seen.update(
+            query(
+                "SELECT query_start FROM pg_stat_activity"
+                " WHERE application_name = 'cq:keeper' AND query LIKE '%%SELECT EXISTS (SELECT 1 FROM cq_settlerequest)%%'"
+            )
+        )
+        time.sleep(0.02)
+    return len(seen)
+
+
 @pytest.mark.parametrize("layer", ["none", "refused", "memory"])
 def test_without_a_layer_that_reaches_workers_the_poll_does_it_all(run_worker, layer):
     for _ in range(5):
@@ -87,6 +104,67 @@ def test_without_a_layer_that_reaches_workers_the_poll_does_it_all(run_worker, l
     )
     assert max(took) < POLL + 0.5
     check_invariants()
+
+
+@pytest.mark.parametrize("layer", ["none", "refused", "memory"])
+def test_the_poll_comes_four_times_as_often_without_hints(run_worker, layer):
+    worker = run_worker(TEST_LAYER=layer, cq={"POLL_INTERVAL": 6}).ready()
+
+    took = latencies(2)
+    worker.stop_in_order()
+
+    assert max(took) < 6 / 4 + 0.5
+    assert "hints come" not in worker.log
+
+
+def said(worker) -> list[str]:
+    """Return what its log says about hints."""
+    return [line.partition("cq.keeper ")[2] for line in worker.log.splitlines() if "hints come" in line]
+
+
+def test_all_processes_share_the_layers_code(run_worker):
+    worker = run_worker().ready()
+
+    maps = Path(f"/proc/{worker.pid}/maps").read_text()
+
+    assert "_cmsgpack" in maps, "the supervisor, which has no use for it, has imported it for those that it forks"
+
+
+def test_a_child_that_died_is_not_waited_for(run_worker):
+    worker = run_worker(cq={"LEASE": 60}).ready()
+    until(lambda: said(worker) == [COME], 10, what=run_worker.log)
+    (child,) = worker.children()
+
+    os.kill(child, signal.SIGKILL)
+    until(lambda: worker.children() not in ([], [child]), 10, what=run_worker.log)
+    until(lambda: said(worker)[-1] == COME, 10, what=run_worker.log)
+    before = said(worker)
+    number = looks(4)
+    worker.stop_in_order()
+
+    assert number > 8
+    assert said(worker) == before
+
+
+def test_it_backs_off_while_hints_come(run_worker, valkey):
+    worker = run_worker("--processes", "2", cq={"LEASE": 60, "POLL_INTERVAL": 2}).ready(2)
+
+    def says(*messages: str) -> bool:
+        return said(worker) == list(messages)
+
+    until(lambda: says(COME), 10, what=run_worker.log)
+    backed_off = looks(4)
+    os.kill(valkey.pid, signal.SIGSTOP)
+    until(lambda: says(COME, GONE), 10, what=run_worker.log)
+    oftener = looks(4)
+    os.kill(valkey.pid, signal.SIGCONT)
+    until(lambda: says(COME, GONE, COME), 20, what=run_worker.log)
+    os.kill(worker.keeper(), signal.SIGKILL)
+    until(lambda: says(COME, GONE, COME, COME), 10, what=lambda: f"the next keeper finds out too\n{run_worker.log()}")
+    worker.stop_in_order()
+
+    assert 1 < backed_off < 5, "every 1.9 s"
+    assert oftener > 5, "every 0.5 s"
 
 
 def test_a_layer_that_is_stopped_started_and_flushed_in_mid_run_changes_nothing(run_worker, valkey, raw):

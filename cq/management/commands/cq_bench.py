@@ -78,7 +78,7 @@ class Command(TerminalCommand):
         )
 
 
-_POLL = "Workers find new tasks by their poll, at most every {:g} s; that is what the times above show."
+_POLL = "Workers find new tasks by their poll alone, at most {:g} s late; that is what the times above show."
 
 
 def _checked(options: dict[str, Any], name: str, most: int) -> int:
