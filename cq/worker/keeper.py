@@ -204,7 +204,7 @@ class Keeper:
             self._wake_one()
         if self.options.drain and not seen.fires and not engine.is_busy(self.options.queues, self.names):
             self.reports.send("drained")
-        longest = _DRAIN_LOOK_EVERY if self.options.drain else self.poll.pause()
+        longest = _DRAIN_LOOK_EVERY if self.options.drain else self.poll.pause(time.monotonic())
         self.next_look = time.monotonic() + min(_pause(longest, seen.next_due), _pause(longest, seen.next_tick))
 
     def _wake_all(self) -> None:

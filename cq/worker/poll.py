@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Iterable
 from math import inf
 from uuid import UUID
@@ -29,18 +28,23 @@ class Poll:
         self.heard = heard
         self.children = set(children)
         self.is_heard = False
-        self._sent_at = inf
         self._pause = 0.0
+        self._sent_at = inf
+        self._send_at = -inf
 
-    def pause(self) -> float:
+    def pause(self, now: float) -> float:
         """Return the seconds until the next look, and find out until then whether hints come."""
-        self._note(self.heard.at >= self._sent_at)
-        longest = conf().POLL_INTERVAL
-        self._pause = min(2 * self._pause, longest) if self.is_heard else longest / _OFTENER
-        if self.children:
-            self._sent_at = time.monotonic()
-            notifier.check([random.choice(list(self.children))])
+        if now >= self._send_at:  # looks may follow each other closely, faster than any message
+            self._note(self.heard.at >= self._sent_at)
+            longest = conf().POLL_INTERVAL
+            self._pause = min(2 * self._pause, longest) if self.is_heard else longest / _OFTENER
+            self._send(now)
         return self._pause
+
+    def _send(self, now: float) -> None:
+        if self.children:
+            self._sent_at, self._send_at = now, now + self._pause / 2
+            notifier.check([random.choice(list(self.children))])
 
     def _note(self, is_heard: bool) -> None:
         if is_heard != self.is_heard:
