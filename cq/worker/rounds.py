@@ -36,6 +36,7 @@ from cq.worker.claims import Claims
 from cq.worker.options import WorkerOptions
 from cq.worker.recycling import Recycling
 from cq.worker.statistics import Statistics
+from cq.worker.wakeups import WakeUps
 
 logger = logging.getLogger("cq.worker")
 task_logger = logging.getLogger("cq.task")
@@ -48,14 +49,6 @@ _LOCKED_PAUSE = 0.05
 # Whoever is on a key has it for a moment; a row that was to be admitted may be locked for longer.
 _KEY_PAUSE = 0.003
 _LONGEST_KEY_PAUSE = 0.1
-# After some wake-ups in vain, the next one waits a little, after more of them longer: a flood costs no flood of looks. One task is
-# said twice: while it is being committed, and then. Whoever has got it soon hears its echo, which is not counted.
-_VAIN_WAKES = 2
-_VAIN_WAKE_PAUSE = 0.002
-_ECHO = 0.01
-# No flood: wake-ups so far apart.
-_QUIET = 0.1
-_LONGEST_VAIN_WAKE_PAUSE = 0.1
 # A wake-up is mostly about a task to claim. What else there may be to see to waits until that task has had its chance to end.
 _LOOK_LATER = 0.01
 _LONGEST_BACKOFF = 5.0
@@ -84,7 +77,7 @@ class Rounds(threading.Thread):
         self._condition = threading.Condition()
         self._ended: list[Body] = []
         self._unwritten: list[Body] = []
-        self._is_woken = True
+        self.wake_ups = WakeUps()
         self._is_stopping = False
         self._interrupt_at: float | None = None
         self._has_interrupted = False
@@ -95,13 +88,6 @@ class Rounds(threading.Thread):
         self._retry_at: float | None = None
         self._old_at: float | None = None
         self._failures = 0
-        self._vain_wakes = 0
-        self._hear_from = 0.0
-        self._heard_at = self._worked_at = -inf
-        # When the first of the looks began that were perhaps too early; the very first of all is not, nobody has called for it.
-        self._looking_from: float | None = -inf
-        # The last wake-up, but for echoes, had something for this process.
-        self._is_lucky = True
         self._broke_at = -inf
         self._reconcile_at: float | None = None
         self._has_ended_runs = False
@@ -129,11 +115,7 @@ class Rounds(threading.Thread):
     def wake(self) -> None:
         """Look at the database in the next round."""
         with self._condition:
-            now = time.monotonic()
-            if now > self._heard_at + _QUIET:
-                self._vain_wakes = 0
-            self._heard_at = now
-            self._is_woken = True
+            self.wake_ups.put(time.monotonic())
             self._condition.notify()
 
     def put(self, body: Body) -> None:
@@ -266,7 +248,7 @@ class Rounds(threading.Thread):
         with self._condition:
             idle = not self._ended and not self._unwritten and not self._must_say
             is_over = self.bodies.is_idle and not self._undecided
-            if self.suspects and idle and is_over and not self.claims.has_more and not self._is_woken:
+            if self.suspects and idle and is_over and not self.claims.has_more and not self.wake_ups.is_pending:
                 return True
             return self._is_stopping and idle and (is_over or self._has_given_up())
 
@@ -286,23 +268,25 @@ class Rounds(threading.Thread):
     def _has_work(self) -> bool:
         is_over = self.bodies.is_idle and not self._undecided
         has_stopped = self._must_say or (self._is_stopping and is_over and not self._unwritten)
-        is_woken = self._is_woken and time.monotonic() >= self._hear_from
         is_told = self._is_told and time.monotonic() >= self._check_from
         return bool(
-            self._ended or self._gone or is_woken or is_told or has_stopped or (self.claims.has_more and self.has_room)
+            self._ended
+            or self._gone
+            or self._is_past(self.wake_ups.due_at)
+            or is_told
+            or has_stopped
+            or (self.claims.has_more and self.has_room)
         )
 
     def _pause(self) -> float:
         times = [self._retry_at, self._look_at, self._due_at, self._settle_at, self._old_at, self._reconcile_at]
-        times += [self._statistics.due_at, self._check_at]
+        times += [self._statistics.due_at, self._check_at, self.wake_ups.due_at]
         if self._is_told:
             times.append(self._check_from)
         if self._interrupt_at is not None and not self._has_interrupted:
             times.append(self._interrupt_at)
         elif self._interrupt_at is not None:
             times.append(max(self._interrupt_at + _CANCEL_WITHIN, time.monotonic() + _LOCKED_PAUSE))
-        if self._is_woken:
-            times.append(self._hear_from)
         now = time.monotonic()
         return min([_LONGEST_SLEEP, *(at - now for at in times if at is not None)])
 
@@ -312,12 +296,12 @@ class Rounds(threading.Thread):
         logger.warning("database unavailable error=%s; next try in %.1f s", database.first_line(error), pause)
         database.mend()
         self._retry_at = time.monotonic() + pause
-        self._is_woken = True
+        self.wake_ups.is_pending = True
 
     def _round(self) -> None:
         with self._condition:
             ended, self._ended = self._ended, []
-            woken, self._is_woken = self._is_woken, False
+            woken = self.wake_ups.take()
         began = time.monotonic()
         self._unwritten += ended
         self._retry_at = None
@@ -334,34 +318,16 @@ class Rounds(threading.Thread):
                 self._say_counts()
             if woken:
                 is_vain = self.claims.vain > 0 and not finished.moved and not self.claims.has_more
-                self._note_wake(began, is_vain=is_vain)
+                with self._condition:
+                    self.wake_ups.note(began, time.monotonic(), is_vain=is_vain)
             if woken and self._look_at is None:
                 self._look_at = time.monotonic() + _LOOK_LATER
             if self._is_past(self._look_at) or self._is_past(self._due_at):
                 self._look()
             self._old_at = self._after(self.bodies.too_old())
         except BaseException:
-            self._is_woken = self._is_woken or woken
+            self.wake_ups.is_pending |= woken
             raise
-
-    def _note_wake(self, began: float, *, is_vain: bool) -> None:
-        now = time.monotonic()
-        with self._condition:
-            looking_from, self._looking_from = self._looking_from, None
-            if not is_vain:
-                self._is_lucky, self._worked_at = True, now
-                self._vain_wakes, self._hear_from = 0, 0.0
-            elif now < self._worked_at + _ECHO:
-                self._worked_at = -inf  # there is one echo
-            elif self._is_lucky and (looking_from is None or began < looking_from + notifier.EARLY):
-                self._is_woken = True  # what it is about will be committed any moment
-                self._looking_from = began if looking_from is None else looking_from
-            else:
-                self._is_lucky = False
-                self._vain_wakes += 1
-                if self._vain_wakes > _VAIN_WAKES:
-                    pause = _VAIN_WAKE_PAUSE * 2 ** min(self._vain_wakes, 10)
-                    self._hear_from = now + min(_LONGEST_VAIN_WAKE_PAUSE, pause)
 
     def _give_back_unknown(self) -> None:
         """Give back what an exchange that broke off has claimed without our hearing of it, once it is seen.

@@ -333,6 +333,6 @@ def test_a_task_made_by_an_overtaken_body_is_not_inserted() -> None:
     task = row(Status.WAITING, claims=4)
     stale = make.subtask_of(make.held(task, claims=3))
 
-    make.engine.database.execute(sql.ENQUEUE_MADE, f"[{stale.as_json()}]")
+    database.execute(sql.ENQUEUE_MADE, f"[{stale.as_json()}]")
 
     assert not Task.objects.filter(parent=task).exists()

@@ -7,6 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from cq import engine, outcome, settle, sql, states
+from cq.engine import finishing
 from cq.exceptions import Fenced
 from cq.models import PastAttempt, SettleRequest, Task
 from cq.new import GROUP
@@ -26,9 +27,9 @@ pytestmark = pytest.mark.django_db
 def statements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lone success, and what follows a lone link, have statements of their own, which must do what those for lists do."""
     if request.param == "as a link":
-        monkeypatch.setattr(engine, "_is_link", lambda outcome: True)
+        monkeypatch.setattr(finishing, "_is_link", lambda outcome: True)
     if request.param == "among many":
-        monkeypatch.setattr(engine, "_is_lone", lambda outcome: False)
+        monkeypatch.setattr(finishing, "_is_lone", lambda outcome: False)
 
 
 def overtaken() -> tuple[Task, outcome.Claimed, outcome.Claimed]:

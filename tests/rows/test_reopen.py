@@ -5,7 +5,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from cq import database, engine, settle
+from cq import database, settle
+from cq.engine import control
 from cq.models import Task
 from cq.states import Status
 from tests.rows.elsewhere import elsewhere
@@ -19,7 +20,7 @@ def before_commit(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
     """Give a function that has something done when tasks are reopened and that is not yet committed."""
 
     def do(act: Callable[[], object]) -> None:
-        monkeypatch.setattr(engine, "failpoint", lambda name: name == "reopen.swapped" and act())
+        monkeypatch.setattr(control, "failpoint", lambda name: name == "reopen.swapped" and act())
 
     return do
 

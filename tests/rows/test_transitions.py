@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from cq import database, engine, outcome, settle, sql, states
-from cq.exceptions import DuplicateSubmitError
+from cq.exceptions import DuplicateSubmitError, Fenced
 from cq.models import Event, Process, Task
 from cq.new import GROUP
 from cq.outcome import Outcome
@@ -107,7 +107,7 @@ def finished_its_own(status: Status) -> UUID:
     def act() -> None:
         try:
             make.finish_own(make.succeeded(held(task)))
-        except engine.Fenced:
+        except Fenced:
             assert status != Status.RUNNING
 
     return unchanged_unless(task.id, act)

@@ -162,7 +162,7 @@ def test_what_waits_behind_long_bodies_is_left_to_others(rounds, tmp_path):
 
     for _ in range(3):
         worker.wake()
-        until(lambda: not worker._is_woken and not worker._ended, 5)
+        until(lambda: not worker.wake_ups.is_pending and not worker._ended, 5)
         assert not worker.has_room
 
     task.refresh_from_db()

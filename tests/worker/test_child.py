@@ -20,7 +20,7 @@ async def test_a_child_that_has_retired_leaves_wake_ups_to_the_one_in_its_place(
     options = WorkerOptions(None)
     child = Child(options, Place(uuid4(), Marks(), hears, -1, os.getpid()))
     thread = Rounds(child.place.process_id, options)
-    thread._is_woken = False
+    thread.wake_ups.is_pending = False
     loop = asyncio.get_running_loop()
     loop.add_reader(hears, child._drain_and_wake, thread)
     if is_retired:
@@ -29,7 +29,7 @@ async def test_a_child_that_has_retired_leaves_wake_ups_to_the_one_in_its_place(
 
     child._drain_and_wake(thread)
 
-    assert thread._is_woken is not is_retired
+    assert thread.wake_ups.is_pending is not is_retired
     assert loop.remove_reader(hears) is not is_retired
     os.close(says)
     assert os.read(hears, 10) == left

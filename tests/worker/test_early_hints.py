@@ -133,8 +133,8 @@ def enqueue_in_silence() -> Task:
 @pytest.mark.parametrize("queues", [["default"], []], ids=["one queue", "any queue"])
 def test_a_worker_that_hears_of_a_task_before_its_commit_looks_until_it_is_there(rounds, looks, early, queues):
     thread = rounds(*queues)
-    until(lambda: thread._vain_wakes)
-    thread._is_lucky = True
+    until(lambda: thread.wake_ups.vain)
+    thread.wake_ups.is_lucky = True
     before = len(looks)
     thread.wake()
     until(lambda: len(looks) > before + 2)
@@ -147,10 +147,10 @@ def test_a_worker_that_hears_of_a_task_before_its_commit_looks_until_it_is_there
 def test_it_looks_no_longer_than_for_a_moment(rounds, looks, monkeypatch):
     monkeypatch.setattr(notifier, "EARLY", 0.05)  # longer than a look takes
     thread = rounds("default")
-    until(lambda: thread._vain_wakes)
-    thread._is_lucky = True
+    until(lambda: thread.wake_ups.vain)
+    thread.wake_ups.is_lucky = True
     thread.wake()
-    until(lambda: not thread._is_lucky)
+    until(lambda: not thread.wake_ups.is_lucky)
     before = len(looks)
 
     time.sleep(0.1)
@@ -161,7 +161,7 @@ def test_it_looks_no_longer_than_for_a_moment(rounds, looks, monkeypatch):
 def test_a_look_that_took_longer_than_that_moment_was_still_too_early(rounds, monkeypatch):
     monkeypatch.setattr(notifier, "EARLY", 0.05)
     thread = rounds("default")
-    until(lambda: thread._vain_wakes)
+    until(lambda: thread.wake_ups.vain)
     exchange, enqueued = engine.exchange, []
 
     def slowly(*given):
@@ -172,7 +172,7 @@ def test_a_look_that_took_longer_than_that_moment_was_still_too_early(rounds, mo
         return exchanged
 
     monkeypatch.setattr(engine, "exchange", slowly)
-    thread._is_lucky = True
+    thread.wake_ups.is_lucky = True
     thread.wake()
 
     until(lambda: enqueued and are_done(enqueued[0]), 2)
@@ -180,7 +180,7 @@ def test_a_look_that_took_longer_than_that_moment_was_still_too_early(rounds, mo
 
 def test_a_worker_to_which_the_last_hint_brought_nothing_looks_once(rounds, looks, early):
     thread = rounds("default")
-    until(lambda: thread._vain_wakes)
+    until(lambda: thread.wake_ups.vain)
     before = len(looks)
 
     thread.wake()
@@ -191,34 +191,34 @@ def test_a_worker_to_which_the_last_hint_brought_nothing_looks_once(rounds, look
 
 
 def test_the_second_hint_of_a_task_makes_nobody_unlucky(rounds, monkeypatch):
-    monkeypatch.setattr("cq.worker.rounds._ECHO", 30.0)
+    monkeypatch.setattr("cq.worker.wakeups._ECHO", 30.0)
     thread = rounds("default")
-    until(lambda: thread._vain_wakes)
+    until(lambda: thread.wake_ups.vain)
     task = enqueue_in_silence()
     thread.wake()
-    until(lambda: are_done(task) and thread._worked_at > 0)
+    until(lambda: are_done(task) and thread.wake_ups.worked_at > 0)
 
     thread.wake()
-    until(lambda: thread._worked_at < 0)
-    after_its_echo = thread._is_lucky, thread._vain_wakes, thread._hear_from
+    until(lambda: thread.wake_ups.worked_at < 0)
+    after_its_echo = thread.wake_ups.is_lucky, thread.wake_ups.vain, thread.wake_ups.heed_from
     thread.wake()
-    until(lambda: thread._vain_wakes, what="a flood is none of echoes")
+    until(lambda: thread.wake_ups.vain, what="a flood is none of echoes")
 
     assert after_its_echo == (True, 0, 0.0)
-    assert not thread._is_lucky
+    assert not thread.wake_ups.is_lucky
 
 
 def test_wake_ups_that_are_far_apart_are_no_flood(rounds, monkeypatch):
-    monkeypatch.setattr("cq.worker.rounds._QUIET", 0.0)
+    monkeypatch.setattr("cq.worker.wakeups._QUIET", 0.0)
     thread = rounds("default")
-    until(lambda: thread._vain_wakes)
+    until(lambda: thread.wake_ups.vain)
 
     for _ in range(10):
         heard = thread.claims._turn
         thread.wake()
         until(lambda heard=heard: thread.claims._turn > heard)
 
-    assert thread._hear_from == 0.0
+    assert thread.wake_ups.heed_from == 0.0
 
 
 @pytest.mark.django_db(transaction=True)

@@ -109,7 +109,7 @@ def test_a_process_looks_for_claims_that_it_does_not_know_of_only_if_there_may_b
 
 def test_what_a_process_holds_without_knowing_is_given_back_and_what_lingers_is_forgotten(rounds):
     thread = rounds("default")
-    until(lambda: thread._vain_wakes)
+    until(lambda: thread.wake_ups.vain)
     held = row(Status.RUNNING, process_id=thread.process_id, started_at=ago(5), queue="elsewhere")
     lingering = row(Status.QUEUED, queue="elsewhere")
     Lingering.objects.create(task_id=lingering.id, process_id=thread.process_id, since=ago(5))

@@ -8,7 +8,7 @@ import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
-from cq import chain, chord, engine, group, prune, settle, task
+from cq import chain, chord, database, engine, group, prune, settle, sql, task
 from cq.exceptions import Fenced, InvalidArguments, InvalidOption, TaskGone
 from cq.models import Errorback, SettleRequest, Task
 from cq.states import Status
@@ -189,7 +189,7 @@ def test_settling_twice_or_by_two_calls_it_once() -> None:
     Errorback.objects.create(task_id=row.id, spec=spec(row))
     with elsewhere() as other:
         other.open()
-        other(engine.database.execute, engine.sql.CALL_ERRORBACKS, row.id)
+        other(database.execute, sql.CALL_ERRORBACKS, row.id)
         SettleRequest.objects.create(task_id=row.id)
         settle.settle_all()
         assert called() == []
