@@ -1,5 +1,6 @@
 """The one way to PostgreSQL: which connection holds CQ's tables, and how a statement of `cq.sql` is sent over it."""
 
+import select
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
@@ -191,6 +192,24 @@ def read_committed() -> Iterator[None]:
         if is_whole and own.connection.isolation_level != psycopg.IsolationLevel.READ_COMMITTED:
             execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         yield
+
+
+def is_lost() -> bool:
+    """Say whether the server has ended this thread's connection, as far as can be seen without asking it.
+
+    On a connection that nothing is under way on, there is nothing to read but that, and now and then a setting that has changed.
+    """
+    raw: Any = connection().connection
+    if raw is None or raw.closed:
+        return raw is not None
+    socket = select.poll()
+    socket.register(raw.fileno(), select.POLLIN)
+    try:
+        while socket.poll(0):
+            raw.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def mend() -> None:

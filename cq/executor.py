@@ -130,6 +130,7 @@ class _Attempt:
     def in_transaction(self) -> Executed:
         """Body, result and completion are true together."""
         connection = self.connection
+        self.block.renew()
         self.block.enter()
         try:
             watch = self.watch = Watch(connection)
@@ -156,6 +157,7 @@ class _Attempt:
 
     def plain(self) -> Executed:
         """The body commits as it goes."""
+        self.block.renew()
         self.block.leave()
         connection = self.connection
         self.watch = Watch(connection, forbids=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -20,6 +22,8 @@ _CHANGES_SESSION = re.compile(
 )
 _BEFORE_THE_FIRST_WORD = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*", re.DOTALL)
 _ENDS_TRANSACTIONS = ("COMMIT", "ROLLBACK", "BEGIN", "END", "ABORT", "START TRANSACTION", "PREPARE TRANSACTION")
+# Among bodies that follow each other closely: it takes longer than some of them.
+_LOOK_EVERY = 0.1
 
 
 class Block:
@@ -32,11 +36,24 @@ class Block:
     def __init__(self, *, is_kept: bool = False) -> None:
         self.is_kept = is_kept
         self._atomic: Atomic | None = None
+        self._looked_at = -inf
 
     @property
     def is_open(self) -> bool:
         """Say whether a transaction would begin with the next statement."""
         return self._atomic is not None
+
+    def renew(self) -> None:
+        """Leave a connection that PostgreSQL has ended since the last body: the next one shall not fail for that.
+
+        Only between the bodies of a thread of ours; elsewhere somebody may have a transaction open.
+        """
+        now = time.monotonic()
+        if self.is_kept and now > self._looked_at + _LOOK_EVERY:
+            self._looked_at = now
+            if database.is_lost():
+                self.drop()
+                database.mend()
 
     def enter(self) -> None:
         """Open it, unless it is open still."""

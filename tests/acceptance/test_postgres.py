@@ -113,6 +113,25 @@ def test_workers_outlive_the_end_of_any_of_their_connections(run_worker):
     check_invariants()
 
 
+def test_no_task_is_tried_again_for_connections_that_were_lost_before_it(run_worker):
+    worker = run_worker("--processes", "2").ready(2)
+    for _ in range(40):
+        fault_tasks.leaf.delay(0.01)
+    all_done(but=run_worker.log)
+
+    ended = query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'cq:%%'")
+    back = time.monotonic() + 0.2
+    until(lambda: time.monotonic() > back)
+    for _ in range(40):
+        fault_tasks.leaf.delay(0.01)
+    all_done(but=run_worker.log)
+    worker.stop_in_order()
+
+    assert len(ended) > 6, "keeper, engines, and the threads of bodies"
+    assert set(Task.objects.values_list("attempt", flat=True)) == {1}
+    check_invariants()
+
+
 def test_workers_outlive_a_postgresql_that_hangs(run_worker, postgres):
     worker = run_worker("--processes", "2", cq={"LEASE": 10}).ready(2)
     for _ in range(10):

@@ -1,6 +1,7 @@
 """Guards, locks and orders that no other test would miss: each of these was seen to fail without the one it is about."""
 
 import asyncio
+import select
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -762,3 +763,73 @@ def test_a_body_that_commits_as_it_goes_does_not_run_in_the_block_that_another_h
         ran.append((executor.execute(claimed, block=block).outcome.result, block.is_open))
 
     assert ran == [("true", True), ("false", False)]
+
+
+@task
+def counts_tasks(cqt: Any) -> int:
+    return Task.objects.count()
+
+
+counts_outside = task("tests.rows.counts_outside", atomic=False)(counts_tasks.definition.func)
+
+
+def execute_there(there: Elsewhere, func: Any, block: Block) -> Executed:
+    """Run it in the thread that this block is of."""
+    func.delay()
+    (claimed,) = take(process())
+    return there(executor.execute, claimed, block=block)
+
+
+def end_connection(there: Elsewhere) -> None:
+    """Have PostgreSQL end that thread's connection."""
+    pid = there(lambda: connection.connection.info.backend_pid)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+@pytest.mark.parametrize("func", [counts_tasks, counts_outside], ids=["atomic", "loose"])
+@pytest.mark.parametrize("first", [counts_tasks, says_whether_it_is_in_a_transaction], ids=["used", "left open"])
+def test_a_body_does_not_fail_for_a_connection_that_was_lost_before_it(first: Any, func: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("cq.transactions._LOOK_EVERY", 0.0)
+    block = Block(is_kept=True)
+    with elsewhere() as there:
+        execute_there(there, first, block)
+        end_connection(there)
+
+        executed = execute_there(there, func, block)
+
+    assert executed.outcome is None or executed.outcome.transition is states.SUCCEED, executed
+
+
+def test_a_connection_that_is_the_callers_is_left_to_him() -> None:
+    block = Block()
+    with elsewhere() as there:
+        there(database.execute, "SELECT 1")
+        end_connection(there)
+        before = there(lambda: connection.connection)
+
+        there(block.renew)
+
+        assert there(lambda: connection.connection) is before
+
+
+def test_what_else_comes_over_a_connection_is_no_sign_that_it_was_lost() -> None:
+    with elsewhere() as there:
+        there(database.execute, "LISTEN said")
+        database.execute("NOTIFY said")
+        there(select.select, [there(lambda: connection.connection.fileno())], [], [], DEADLINE)
+
+        assert not there(database.is_lost)
+        assert there(database.execute, "SELECT 1") == [(1,)]
+
+
+def test_bodies_that_follow_each_other_closely_look_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    monkeypatch.setattr(database, "is_lost", lambda: looks.append(1))
+    block = Block(is_kept=True)
+
+    began = time.monotonic()
+    for _ in range(100):
+        block.renew()
+
+    assert len(looks) <= 1 + (time.monotonic() - began) / 0.1
