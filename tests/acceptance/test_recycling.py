@@ -214,6 +214,15 @@ def kernels_view(group: Path) -> str:
     return "\n".join(told)
 
 
+def test_the_kernel_takes_any_process_before_the_supervisor_when_memory_runs_out(run_worker):
+    worker = run_worker("--processes", "2").ready(2)
+
+    own, *others = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (worker.pid, *worker.descendants())]
+    worker.stop_in_order()
+
+    assert others == [min(1000, own + 100)] * 3
+
+
 def test_a_process_that_runs_out_of_memory_costs_only_the_task_that_took_it(run_worker, small_memory):
     worker = run_worker("--threads", "1", cq={"LEASE": 60, "MAX_CRASHES": 2})
     (small_memory / "cgroup.procs").write_text(str(worker.pid))
