@@ -78,14 +78,17 @@ def looks(seconds: float) -> int:
     """Count how often a keeper looks at the database meanwhile."""
     seen = set()
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+
+    def is_over() -> bool:
         seen.update(
             query(
                 "SELECT query_start FROM pg_stat_activity"
                 " WHERE application_name = 'cq:keeper' AND query LIKE '%%SELECT EXISTS (SELECT 1 FROM cq_settlerequest)%%'"
             )
         )
-        time.sleep(0.02)
+        return time.monotonic() > deadline
+
+    until(is_over)
     return len(seen)
 
 
