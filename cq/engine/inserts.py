@@ -80,10 +80,6 @@ def _extras(new: NewTask) -> tuple[Any, ...]:
     return new.options and json.dumps(new.options), new.created_by, new.subject
 
 
-def _has_extras(new: NewTask) -> bool:
-    return new.options is not None or new.created_by is not None or new.subject is not None
-
-
 def _rules(new: NewTask) -> tuple[Any, ...]:
     starts, seconds = (new.rate.starts, new.rate.seconds) if new.rate else (None, None)
     judges = new.fail_fast, new.ignore_failures, new.compensate and json.dumps(new.compensate)

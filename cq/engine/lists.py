@@ -1,4 +1,4 @@
-"""Parameters of statements for lists, written by hand: PostgreSQL reads one text faster than psycopg writes many."""
+"""Parameters of statements for lists: how many rows go into one, and arrays written by hand where no value needs a quote."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The keeper: the worker's sign of life, the rescue of the dead, and the poll that stands behind every hint.
 
-Runs no user code and holds one connection, and one more while it prunes. What the supervisor tells it is kept until it is done;
-when PostgreSQL is away, it tries again for ever.
+Runs no user code and holds one connection to PostgreSQL, and one more while it prunes. What the supervisor tells it is kept until
+it is done; when PostgreSQL is away, it tries again for ever.
 """
 
 from __future__ import annotations
